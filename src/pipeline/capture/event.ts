@@ -1,0 +1,35 @@
+/** One row of the outbox table. Values are exactly the database's text form; nothing is parsed and printed again. */
+export interface Row {
+  /** Column names, in table order. */
+  readonly columns: readonly string[];
+  /** The value's text form; `null` for SQL NULL; `undefined` when the table has no such column. */
+  text(column: string): string | null | undefined;
+  /** The value as bytes: UTF-8 of the text form, `bytea` decoded. */
+  bytes(column: string): Buffer | null | undefined;
+  /** Type OID of the column. */
+  typeOid(column: string): number | undefined;
+}
+
+/** A committed transaction that brought events. `capture` creates it, the watermark counts it down. */
+export interface Transaction {
+  readonly xid: number;
+  /** Commit time on the database's clock, milliseconds since the epoch (fractions are microseconds). */
+  readonly committedAtMs: number;
+  /** End LSN of the commit record; unknown until the COMMIT message of a large transaction has arrived. */
+  endLsn: bigint | undefined;
+  /** Events received and not yet settled. */
+  outstanding: number;
+}
+
+/**
+ * One inserted outbox row on its way to the broker.
+ * `seq` and `xid` are its identity (limits: both below 2^53, checked when decoded).
+ */
+export interface OutboxEvent {
+  readonly row: Row;
+  readonly seq: number;
+  readonly xid: number;
+  readonly transaction: Transaction;
+  /** Bytes that holding this event in memory costs, for the in-flight window. */
+  readonly sizeBytes: number;
+}
