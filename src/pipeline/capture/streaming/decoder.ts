@@ -1,0 +1,104 @@
+import { SQL_NULL, TupleRow, type Relation } from './tuple-row.ts';
+
+/**
+ * What the stream's messages mean, of those that the relay uses. Format of `pgoutput`, protocol 1:
+ * https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
+ */
+export interface PgoutputHandler {
+  begin(xid: number, committedAtMs: number): void;
+  relation(relation: Relation): void;
+  insert(relationOid: number, buffer: Buffer, start: number, end: number): void;
+  commit(endLsn: bigint, committedAtMs: number): void;
+}
+
+/** Microseconds between the Unix epoch and PostgreSQL's, 2000-01-01. */
+const POSTGRES_EPOCH_MS = 946_684_800_000;
+
+const BEGIN = 0x42; // B
+const COMMIT = 0x43; // C
+const RELATION = 0x52; // R
+const INSERT = 0x49; // I
+const NEW_TUPLE = 0x4e; // N
+const VALUE_NULL = 0x6e; // n
+const VALUE_TEXT = 0x74; // t
+
+/** Milliseconds since the Unix epoch of a server time stamp (microseconds since 2000, 64 bit). */
+export function readServerTimeMs(buffer: Buffer, offset: number): number {
+  const micros = buffer.readInt32BE(offset) * 4_294_967_296 + buffer.readUInt32BE(offset + 4);
+  return POSTGRES_EPOCH_MS + micros / 1000;
+}
+
+/**
+ * Dispatches one pgoutput message. Other kinds (type, origin, message, update, delete, truncate, and any that a later
+ * server may add) bring no outbox row under protocol 1 and are passed over: failing on them would end in a crash loop.
+ */
+export function decodePgoutput(handler: PgoutputHandler, buffer: Buffer, start: number, end: number): void {
+  switch (buffer[start]) {
+    case INSERT:
+      if (buffer[start + 5] !== NEW_TUPLE) throw new TypeError('pgoutput: insert without a new tuple');
+      handler.insert(buffer.readUInt32BE(start + 1), buffer, start + 6, end);
+      break;
+    case BEGIN:
+      handler.begin(buffer.readUInt32BE(start + 17), readServerTimeMs(buffer, start + 9));
+      break;
+    case COMMIT:
+      handler.commit(buffer.readBigUInt64BE(start + 10), readServerTimeMs(buffer, start + 18));
+      break;
+    case RELATION:
+      handler.relation(decodeRelation(buffer, start + 1));
+      break;
+    default:
+      break;
+  }
+}
+
+function decodeRelation(buffer: Buffer, start: number): Relation {
+  let offset = start + 4;
+  const nextString = (): string => {
+    const terminator = buffer.indexOf(0, offset);
+    const text = buffer.toString('utf8', offset, terminator);
+    offset = terminator + 1;
+    return text;
+  };
+  const schema = nextString();
+  const table = nextString();
+  offset += 1; // replica identity
+  const count = buffer.readUInt16BE(offset);
+  offset += 2;
+  const columns: string[] = [];
+  const typeOids: number[] = [];
+  for (let i = 0; i < count; i++) {
+    offset += 1; // flags
+    columns.push(nextString());
+    typeOids.push(buffer.readUInt32BE(offset));
+    offset += 8; // type and its modifier
+  }
+  const indexOf = new Map(columns.map((name, index) => [name, index]));
+  return { oid: buffer.readUInt32BE(start), schema, table, columns, typeOids, indexOf };
+}
+
+/** Copies a tuple out of the read buffer. Throws TypeError when it does not have the relation's shape. */
+export function decodeTuple(relation: Relation, buffer: Buffer, start: number, end: number): TupleRow {
+  const count = buffer.readUInt16BE(start);
+  if (count !== relation.columns.length) throw new TypeError('pgoutput: tuple and relation differ in columns');
+  const offsets: number[] = [];
+  let offset = start + 2;
+  for (let i = 0; i < count; i++) {
+    const kind = buffer[offset];
+    if (kind === VALUE_TEXT) {
+      const from = offset + 5;
+      offset = from + buffer.readUInt32BE(offset + 1);
+      offsets.push(from - start, offset - start);
+    } else if (kind === VALUE_NULL) {
+      offset += 1;
+      offsets.push(SQL_NULL, SQL_NULL);
+    } else {
+      // 'u', an unchanged TOASTed value, only occurs in updates; 'b' only when binary transfer was asked for.
+      throw new TypeError(`pgoutput: unexpected kind of value ${kind} in an insert`);
+    }
+  }
+  if (offset > end) throw new TypeError('pgoutput: tuple runs past its message');
+  const copy = Buffer.allocUnsafe(end - start);
+  buffer.copy(copy, 0, start, end);
+  return new TupleRow(relation, copy, offsets);
+}

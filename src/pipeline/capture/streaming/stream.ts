@@ -1,0 +1,225 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Duplex } from 'node:stream';
+import type { Client, ClientConfig } from 'pg';
+import { LogicalReplicationService } from 'pg-logical-replication';
+import { RelayError } from '../../../errors/errors.ts';
+import { formatLsn } from '../../../postgres/lsn.ts';
+import { readErrorResponse } from '../../../postgres/error-response.ts';
+import type { Batch, Source } from '../source.ts';
+import { TransactionAssembly, type OutboxIdentity } from './assembly.ts';
+import { CopyBothSocket } from './copy-both-socket.ts';
+import { decodePgoutput, readServerTimeMs } from './decoder.ts';
+import { evaluateLiveness, MIN_LIVENESS_DEADLINE_MS } from './liveness.ts';
+
+export interface StreamOptions {
+  readonly clientConfig: ClientConfig;
+  readonly slotName: string;
+  readonly publicationName: string;
+  /** First position wanted: the own durable one. The server begins at this or at its confirmed one, whichever is later. */
+  readonly startLsn: bigint;
+  readonly outbox: OutboxIdentity;
+  /** The server's wal_sender_timeout; 0: off. */
+  readonly walSenderTimeoutMs: number;
+  /** Called with the server's clock whenever it is heard. */
+  readonly onServerTime: (serverMs: number) => void;
+}
+
+const ERROR_RESPONSE = 0x45; // E
+const COPY_BOTH_RESPONSE = 0x57; // W
+const COPY_DATA = 0x64; // d
+const COPY_DONE = 0x63; // c
+const XLOG_DATA = 0x77; // w
+const KEEPALIVE = 0x6b; // k
+const XLOG_HEADER_BYTES = 25;
+
+/** Reads nearer together than this bring a packet each; waiting costs no delay when idle and doubles the throughput. */
+const READ_SPACING_MS = 1;
+const STATUS_INTERVAL_MS = 10_000;
+
+/**
+ * One replication connection, from START_REPLICATION to its end. Never re-used: the library starts a second
+ * subscription after the last position received, which skips what was not acknowledged.
+ */
+export class ReplicationStream implements Source {
+  private readonly options: StreamOptions;
+  private readonly service: LogicalReplicationService;
+  private readonly assembly: TransactionAssembly;
+  private socket: CopyBothSocket | undefined;
+  private started = false;
+  private acknowledged: bigint;
+  private heardAtMs = performance.now();
+  private askedAtMs = performance.now();
+  private readingHeld = true;
+  private statusTimer: NodeJS.Timeout | undefined;
+  private frameError: Error | undefined;
+
+  /** Connects and starts streaming, or throws. */
+  static async open(options: StreamOptions): Promise<ReplicationStream> {
+    const stream = new ReplicationStream(options);
+    try {
+      await stream.start();
+      return stream;
+    } catch (error) {
+      await stream.close();
+      throw error;
+    }
+  }
+
+  private constructor(options: StreamOptions) {
+    this.options = options;
+    this.acknowledged = options.startLsn;
+    this.assembly = new TransactionAssembly(options.outbox, options.startLsn);
+    // Neither automatic acknowledgement nor the library's timer: both confirm what was received, not what is settled.
+    this.service = new LogicalReplicationService(options.clientConfig, {
+      acknowledge: { auto: false, timeoutSeconds: 0 },
+    });
+    this.service.on('error', (error) => this.socket?.fail(error));
+  }
+
+  private async start(): Promise<void> {
+    const { slotName, startLsn, walSenderTimeoutMs } = this.options;
+    await this.service.subscribe(
+      new TakeOver((client) => this.takeOver(client)),
+      slotName,
+      formatLsn(startLsn),
+    );
+    const senderMs = walSenderTimeoutMs > 0 ? walSenderTimeoutMs / 3 : STATUS_INTERVAL_MS;
+    this.statusTimer = setInterval(() => this.tick(), Math.min(STATUS_INTERVAL_MS, senderMs));
+  }
+
+  private async takeOver(client: Client): Promise<void> {
+    const { slotName, publicationName, startLsn } = this.options;
+    const { connection } = client as unknown as { connection: { stream: Duplex } };
+    const socket = new CopyBothSocket(connection.stream);
+    this.socket = socket;
+    const publication = `"${publicationName.replaceAll('"', '""')}"`.replaceAll("'", "''");
+    socket.sendQuery(
+      `START_REPLICATION SLOT "${slotName}" LOGICAL ${formatLsn(startLsn)} ` +
+        `(proto_version '1', publication_names '${publication}')`,
+    );
+    while (!this.started) await this.readFrames(socket);
+  }
+
+  async *batches(signal: AbortSignal): AsyncGenerator<Batch> {
+    const socket = this.socket as CopyBothSocket;
+    const onAbort = (): void => socket.fail(signal.reason as Error);
+    signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      let lastReadMs = 0;
+      while (!signal.aborted) {
+        const sinceMs = performance.now() - lastReadMs;
+        if (sinceMs < READ_SPACING_MS) await sleep(READ_SPACING_MS);
+        this.readingHeld = false;
+        await this.readFrames(socket);
+        lastReadMs = performance.now();
+        this.readingHeld = true;
+        yield this.assembly.take();
+      }
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
+  }
+
+  acknowledge(position: bigint): void {
+    if (position <= this.acknowledged) return;
+    this.acknowledged = position;
+    this.sendStatus(false);
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.statusTimer);
+    this.socket?.fail(new Error('closed'));
+    this.socket?.destroy();
+    // Without a socket of ours the library may still be connecting; its own connect timeout ends that.
+    await this.service.destroy().catch(() => undefined);
+  }
+
+  private async readFrames(socket: CopyBothSocket): Promise<void> {
+    await socket.read(this.onFrame);
+    this.heardAtMs = performance.now();
+    if (this.frameError) throw this.frameError;
+  }
+
+  private readonly onFrame = (type: number, buffer: Buffer, start: number, end: number): void => {
+    if (this.frameError) return;
+    try {
+      this.handleFrame(type, buffer, start, end);
+    } catch (error) {
+      this.frameError = error as Error;
+    }
+  };
+
+  private handleFrame(type: number, buffer: Buffer, start: number, end: number): void {
+    if (type === COPY_DATA) {
+      if (buffer[start] === XLOG_DATA) {
+        decodePgoutput(this.assembly, buffer, start + XLOG_HEADER_BYTES, end);
+      } else if (buffer[start] === KEEPALIVE) {
+        this.options.onServerTime(readServerTimeMs(buffer, start + 9));
+        this.assembly.heard(buffer.readBigUInt64BE(start + 1));
+        if (buffer[start + 17] === 1) this.sendStatus(false);
+      }
+    } else if (type === ERROR_RESPONSE) {
+      throw readErrorResponse(buffer, start, end);
+    } else if (type === COPY_BOTH_RESPONSE) {
+      this.started = true;
+    } else if (type === COPY_DONE) {
+      throw new RelayError('retry', 'stream-ended', 'the server ended the replication stream', {
+        advice: 'The relay connects again by itself; the server is probably shutting down.',
+      });
+    }
+  }
+
+  /** Runs beside reading, also while reading is held back: the server ends a connection that does not report. */
+  private tick(): void {
+    const nowMs = performance.now();
+    if (this.readingHeld) this.heardAtMs = nowMs;
+    const deadlineMs = Math.max(MIN_LIVENESS_DEADLINE_MS, this.options.walSenderTimeoutMs);
+    const { heardAtMs, askedAtMs, readingHeld } = this;
+    const verdict = evaluateLiveness({ nowMs, heardAtMs, askedAtMs, deadlineMs, readingHeld });
+    if (verdict === 'dead') {
+      this.socket?.fail(
+        new RelayError('retry', 'stream-silent', `the server was silent for ${deadlineMs} ms`, {
+          advice: 'The relay connects again by itself; look for a firewall or a proxy that drops idle connections.',
+        }),
+      );
+      return;
+    }
+    if (verdict === 'ask') this.askedAtMs = nowMs;
+    this.sendStatus(verdict === 'ask');
+  }
+
+  /**
+   * Standby status update: the position up to which the server may forget. Exactly the acknowledged one: the library
+   * reports one byte more, and the next COMMIT record can begin at that very byte.
+   */
+  private sendStatus(replyRequested: boolean): void {
+    const status = Buffer.alloc(34);
+    status[0] = 0x72; // r
+    status.writeBigUInt64BE(this.acknowledged, 1);
+    status.writeBigUInt64BE(this.acknowledged, 9);
+    status.writeBigUInt64BE(this.acknowledged, 17);
+    status[33] = replyRequested ? 1 : 0;
+    this.socket?.sendCopyData(status);
+  }
+}
+
+/** The library's extension point: `start` is handed the connected client. */
+class TakeOver {
+  readonly name = 'pgoutput';
+  readonly options = undefined;
+  private readonly takeOver: (client: Client) => Promise<void>;
+
+  constructor(takeOver: (client: Client) => Promise<void>) {
+    this.takeOver = takeOver;
+  }
+
+  start(client: Client): Promise<void> {
+    return this.takeOver(client);
+  }
+
+  parse(): undefined {
+    return undefined;
+  }
+}
