@@ -1,12 +1,12 @@
 -- The outbox: applications insert a row in the transaction that changes their data, the relay forwards it.
--- Placeholders: :"name" is a quoted identifier, :'name' a quoted literal. `migrate --dry-run` prints the filled text.
+-- Names are placeholders in the way of psql's variables; `migrate --dry-run` prints the filled text.
 
 -- One explicit sequence: identity columns on partitioned tables need PostgreSQL 17. CACHE 1, because a session that
 -- caches numbers hands them out late, and then seq would no longer follow the order of two writers of one key.
-create sequence if not exists :"schema".:"sequence" as bigint cache 1;
+create sequence if not exists :"sequence" as bigint cache 1;
 
 create table if not exists :"schema".:"outbox" (
-  :"seq" bigint primary key default nextval(:'sequence_name'),
+  :"seq" bigint primary key default nextval(:'sequence'),
   -- The message id. Not unique on purpose: an index more costs every writer, and nothing here depends on it.
   :"id" uuid not null default gen_random_uuid(),
   :"aggregatetype" varchar(255) not null,
@@ -31,4 +31,4 @@ create table if not exists :"schema".:"outbox" (
   vacuum_truncate = false
 );
 
-alter sequence :"schema".:"sequence" owned by :"schema".:"outbox".:"seq";
+alter sequence :"sequence" owned by :"schema".:"outbox".:"seq";

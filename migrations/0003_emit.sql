@@ -6,20 +6,20 @@ create or replace function :"schema".:"emit"(
   aggregatetype text,
   aggregateid text,
   type text,
-  payload jsonb,
+  payload :"payload_type",
   headers jsonb default null
 ) returns uuid
 language plpgsql
 as $body$
 declare
-  event_id uuid;
+  -- Drawn here: a table made for Debezium has no default for it.
+  event_id uuid := pg_catalog.gen_random_uuid();
 begin
   perform pg_catalog.pg_advisory_xact_lock(
     pg_catalog.hashtextextended(aggregatetype, pg_catalog.hashtextextended(aggregateid, 0))
   );
-  insert into :"schema".:"outbox" (:"aggregatetype", :"aggregateid", :"type", :"payload", :"headers")
-  values (aggregatetype, aggregateid, type, payload, headers)
-  returning :"schema".:"outbox".:"id" into event_id;
+  insert into :"schema".:"outbox" (:"id", :"aggregatetype", :"aggregateid", :"type", :"payload", :"headers")
+  values (event_id, aggregatetype, aggregateid, type, payload, headers);
   return event_id;
 end
 $body$;
@@ -34,7 +34,7 @@ begin
   perform pg_catalog.pg_advisory_xact_lock(
     pg_catalog.hashtextextended(new.:"aggregatetype", pg_catalog.hashtextextended(new.:"aggregateid", 0))
   );
-  new.:"seq" := pg_catalog.nextval(:'sequence_name');
+  new.:"seq" := pg_catalog.nextval(:'sequence');
   return new;
 end
 $body$;

@@ -1,0 +1,245 @@
+import { readFileSync, readdirSync } from 'node:fs';
+import type { Client } from 'pg';
+import type { OutboxConfig } from '../config/config.ts';
+import { RelayError } from '../errors/errors.ts';
+import { adoptStatements, missingRelayColumns, requireEventColumns } from './adopt.ts';
+import { derivedName, fillTemplate, qualified, quoteIdentifier, quoteLiteral } from './identifier.ts';
+import { type OutboxTable, readOutboxTable, templateValues } from './outbox-table.ts';
+import {
+  type Privileges,
+  type Remark,
+  planPublication,
+  readPrivileges,
+  streamingRemarks,
+} from './publication.ts';
+
+const FOLDER = new URL('../../migrations/', import.meta.url);
+const RECORD = 'outbox_relay_migrations';
+
+export interface MigrationOptions {
+  readonly outbox: OutboxConfig;
+  readonly publicationName: string;
+  readonly cleanup: 'delete' | 'mark' | 'none';
+  /** Add the relay's columns to an existing table. */
+  readonly adopt: boolean;
+  /** Change nothing; the report's `sql` is what would run. */
+  readonly dryRun: boolean;
+}
+
+export interface MigrationReport {
+  /** Names of the steps that ran, or would run, in order. Empty: everything was in place. */
+  readonly applied: readonly string[];
+  /** Their text, complete with transactions, lock and record, for a DBA to run by hand. */
+  readonly sql: string;
+  readonly remarks: readonly Remark[];
+}
+
+interface Step {
+  readonly name: string;
+  readonly sql: string;
+  /** Why this role can't run it. */
+  readonly refused: Remark | undefined;
+}
+
+/**
+ * Brings the schema up to date. Each step is a transaction of its own under one advisory lock, so that several
+ * processes may migrate at once and an interrupted run is continued by the next. Throws RelayError('stop') when the
+ * table can't be used or a privilege is missing without which nothing works.
+ */
+export async function migrate(client: Client, options: MigrationOptions): Promise<MigrationReport> {
+  const applied: string[] = [];
+  const texts: string[] = [];
+  const remarks: Remark[] = [];
+  if (options.dryRun) {
+    const { steps, privileges } = await plan(client, options);
+    for (const step of steps) {
+      applied.push(step.name);
+      texts.push(`-- ${step.name}\nbegin;\n${lockSql(options)}\n${step.sql}\ncommit;\n`);
+      if (step.refused !== undefined) remarks.push(step.refused);
+    }
+    return { applied, sql: texts.join('\n'), remarks: [...remarks, ...streamingRemarks(privileges)] };
+  }
+  // Planned anew under the lock for every step: another process may have done it meanwhile.
+  for (;;) {
+    const { step, privileges } = await runNext(client, options);
+    if (step === undefined) return { applied, sql: texts.join('\n'), remarks: streamingRemarks(privileges) };
+    if (step.refused !== undefined)
+      return { applied, sql: texts.join('\n'), remarks: [step.refused, ...streamingRemarks(privileges)] };
+    applied.push(step.name);
+    texts.push(step.sql);
+  }
+}
+
+async function runNext(
+  client: Client,
+  options: MigrationOptions,
+): Promise<{ step: Step | undefined; privileges: Privileges }> {
+  await client.query('begin');
+  try {
+    await client.query(lockSql(options));
+    const { steps, privileges } = await plan(client, options);
+    const step = steps[0];
+    if (step !== undefined && step.refused === undefined) await client.query(step.sql);
+    await client.query('commit');
+    return { step, privileges };
+  } catch (error) {
+    await client.query('rollback').catch(() => undefined);
+    throw error;
+  }
+}
+
+/** Transaction-level, because PgBouncer in transaction mode breaks session locks. */
+function lockSql(options: MigrationOptions): string {
+  const key = quoteLiteral(`outbox-relay migrate ${options.outbox.schema}`);
+  return [
+    // Numbering the rows of a large table takes its time; waiting behind another `migrate` does too.
+    `set local statement_timeout = 0; set local lock_timeout = '60s';`,
+    `select pg_advisory_xact_lock(hashtextextended(${key}, 0));`,
+  ].join('\n');
+}
+
+async function plan(
+  client: Client,
+  options: MigrationOptions,
+): Promise<{ steps: readonly Step[]; privileges: Privileges }> {
+  const { outbox } = options;
+  const privileges = await readPrivileges(client, outbox.schema);
+  const table = await readOutboxTable(client, outbox);
+  const steps: Step[] = [];
+  const add = (name: string, sql: string, refused?: Remark): void => void steps.push({ name, sql, refused });
+
+  if (!privileges.schemaExists) add('schema', `create schema ${quoteIdentifier(outbox.schema)};`);
+  if (table !== undefined) planAdoption(options, table, add);
+  await planNumbered(client, options, table, add);
+  const publication = await planPublication(client, {
+    outbox,
+    publication: options.publicationName,
+    privileges,
+    tableOwned: table?.owned ?? true,
+  });
+  requirePrivileges(privileges, outbox, steps);
+  if (publication.statement !== undefined)
+    add('publication', `${publication.statement};`, publication.remark);
+  return { steps, privileges };
+}
+
+type AddStep = (name: string, sql: string) => void;
+
+function planAdoption(options: MigrationOptions, table: OutboxTable, add: AddStep): void {
+  const { outbox, cleanup } = options;
+  requireEventColumns(outbox, table);
+  const missing = missingRelayColumns(outbox, table);
+  if (missing.length === 0) return;
+  const name = qualified(outbox.schema, outbox.table);
+  if (!options.adopt)
+    throw new RelayError(
+      'stop',
+      'adoption-needed',
+      `${name} exists and has no column ${missing.join(', ')}`,
+      {
+        advice:
+          'Run `migrate --adopt`: it adds these columns in one short transaction that keeps writers out.',
+      },
+    );
+  if (!table.owned)
+    throw new RelayError('stop', 'privilege', `only its owner may add columns to ${name}`, {
+      advice: `Let its owner run the output of \`migrate --adopt --dry-run\` (CLEANUP=${cleanup}).`,
+    });
+  add(
+    'adopt',
+    adoptStatements(outbox, table)
+      .map((statement) => `${statement};`)
+      .join('\n'),
+  );
+}
+
+async function planNumbered(
+  client: Client,
+  options: MigrationOptions,
+  table: OutboxTable | undefined,
+  add: AddStep,
+): Promise<void> {
+  const { outbox } = options;
+  const record = qualified(outbox.schema, RECORD);
+  const applied = await readApplied(client, outbox);
+  const values = templateValues(outbox, table, functionNames(outbox, applied));
+  for (const file of migrationFiles()) {
+    if (applied.get(outbox.table)?.has(file.number) === true) continue;
+    // A table that exists has its columns by now; only the record is missing.
+    const body = file.number === 1 && table !== undefined ? '' : fillTemplate(file.sql, values);
+    const note = `create table if not exists ${record} (
+  outbox_table text, number integer, name text not null, applied_at timestamptz not null default now(),
+  primary key (outbox_table, number)
+);
+insert into ${record} (outbox_table, number, name)
+values (${quoteLiteral(outbox.table)}, ${file.number}, ${quoteLiteral(file.name)});`;
+    add(file.name, `${body}${note}`);
+  }
+  if (options.cleanup === 'mark' && !(await hasUndeliveredIndex(client, outbox)))
+    add('undelivered-index', undeliveredIndex(outbox));
+}
+
+/** Only rows that are kept after delivery make it worth its cost; with `delete` the primary key is as good. */
+function undeliveredIndex(outbox: OutboxConfig): string {
+  const { seq, deliveredAt } = outbox.columns;
+  const index = quoteIdentifier(derivedName(outbox.table, '_undelivered'));
+  return `create index ${index} on ${qualified(outbox.schema, outbox.table)} (${quoteIdentifier(seq)}) where ${quoteIdentifier(deliveredAt)} is null;`;
+}
+
+async function hasUndeliveredIndex(client: Client, outbox: OutboxConfig): Promise<boolean> {
+  const found = await client.query('select from pg_indexes where schemaname = $1 and indexname = $2', [
+    outbox.schema,
+    derivedName(outbox.table, '_undelivered'),
+  ]);
+  return found.rows.length > 0;
+}
+
+/** Outbox table → numbers applied for it. */
+async function readApplied(client: Client, outbox: OutboxConfig): Promise<Map<string, Set<number>>> {
+  const record = qualified(outbox.schema, RECORD);
+  const found = await client.query<{ found: string | null }>('select to_regclass($1) as found', [record]);
+  const applied = new Map<string, Set<number>>();
+  if (found.rows[0]?.found == null) return applied;
+  const rows = await client.query<{ outbox_table: string; number: string }>(
+    `select outbox_table, number from ${record} r
+      where to_regclass(format('%I.%I', $1::text, outbox_table)) is not null`,
+    [outbox.schema],
+  );
+  for (const row of rows.rows) {
+    const numbers = applied.get(row.outbox_table) ?? new Set<number>();
+    applied.set(row.outbox_table, numbers.add(Number(row.number)));
+  }
+  return applied;
+}
+
+/** `outbox_emit` belongs to the first outbox of a schema: to redirect it would misdeliver every event of the others. */
+function functionNames(
+  outbox: OutboxConfig,
+  applied: ReadonlyMap<string, ReadonlySet<number>>,
+): { emit: string; lockKey: string } {
+  const others = [...applied.keys()].filter((name) => name !== outbox.table);
+  if (others.length === 0) return { emit: 'outbox_emit', lockKey: 'outbox_lock_key' };
+  return { emit: derivedName(outbox.table, '_emit'), lockKey: derivedName(outbox.table, '_lock_key') };
+}
+
+function requirePrivileges(privileges: Privileges, outbox: OutboxConfig, steps: readonly Step[]): void {
+  const role = quoteIdentifier(privileges.user);
+  const needs = !privileges.schemaExists
+    ? { has: privileges.createInDatabase, on: `DATABASE ${quoteIdentifier(privileges.database)}` }
+    : { has: privileges.createInSchema, on: `SCHEMA ${quoteIdentifier(outbox.schema)}` };
+  if (steps.length === 0 || needs.has) return;
+  throw new RelayError('stop', 'privilege', `role ${role} may not create anything in ${needs.on}`, {
+    advice: `A privileged role runs: GRANT CREATE${privileges.schemaExists ? ', USAGE' : ''} ON ${needs.on} TO ${role};`,
+  });
+}
+
+function migrationFiles(): readonly { number: number; name: string; sql: string }[] {
+  return readdirSync(FOLDER)
+    .filter((file) => /^\d{4}_\w+\.sql$/.test(file))
+    .sort()
+    .map((file) => ({
+      number: Number(file.slice(0, 4)),
+      name: file.replace('.sql', ''),
+      sql: readFileSync(new URL(file, FOLDER), 'utf8'),
+    }));
+}
