@@ -17,7 +17,11 @@ export interface CommandSpec {
 
 /** Options of every command. */
 export const COMMON_OPTIONS: CommandSpec['options'] = {
-  config: { type: 'string', value: 'FILE', help: 'read settings from FILE (.json or .env); environment wins' },
+  config: {
+    type: 'string',
+    value: 'FILE',
+    help: 'read settings from FILE (.json or .env); environment wins',
+  },
   help: { type: 'boolean', help: 'show this help' },
   version: { type: 'boolean', help: 'show the version' },
 };
@@ -45,7 +49,7 @@ export const COMMANDS: Readonly<Record<CommandName, CommandSpec>> = {
   },
 };
 
-const LATER = ['doctor', 'status', 'dead-letters'];
+const LATER = new Set(['doctor', 'status', 'dead-letters']);
 
 export interface CommandLine extends CommandArgs {
   readonly help: boolean;
@@ -63,7 +67,7 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
 
 function commandName(word: string): CommandName {
   if (Object.hasOwn(COMMANDS, word)) return word as CommandName;
-  if (LATER.includes(word)) throw new UsageError(`the command "${word}" is not in this release`);
+  if (LATER.has(word)) throw new UsageError(`the command "${word}" is not in this release`);
   const known = Object.keys(COMMANDS);
   throw new UsageError(
     `unknown command "${word}"; did you mean "${nearest(word, known)}"? Commands: ${known.join(', ')}`,
@@ -76,7 +80,9 @@ function parseOptions(command: CommandName, args: string[]): CommandArgs['values
   for (const [name, option] of Object.entries(options)) types[name] = { type: option.type };
   types['help'] = { type: 'boolean', short: 'h' };
   try {
-    return { ...parseArgs({ args, options: types, strict: true, allowPositionals: false }).values } as CommandArgs['values'];
+    return {
+      ...parseArgs({ args, options: types, strict: true, allowPositionals: false }).values,
+    };
   } catch (error) {
     throw new UsageError(usageMessage(command, error));
   }

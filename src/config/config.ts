@@ -41,8 +41,11 @@ export interface DatabaseConnection {
   readonly password: string | undefined;
   /** With libpq's meaning; `postgres/connect.ts` builds the TLS options from it. */
   readonly sslMode: SslMode;
+  /** PEM text, or `system`: the authorities of the system. Read from its file at every call, like the next two. */
   readonly sslRootCert: string | undefined;
+  /** PEM text. */
   readonly sslCert: string | undefined;
+  /** PEM text. */
   readonly sslKey: string | undefined;
   readonly connectTimeoutMs: number;
 }

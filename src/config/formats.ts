@@ -6,7 +6,13 @@ import { parseTemplate, TemplateSyntaxError } from '../pipeline/envelope/templat
  */
 export type Format<T> = (raw: unknown) => T;
 
-const UNITS: Readonly<Record<string, number>> = { '': 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3, TiB: 1024 ** 4 };
+const UNITS: Readonly<Record<string, number>> = {
+  '': 1,
+  KiB: 1024,
+  MiB: 1024 ** 2,
+  GiB: 1024 ** 3,
+  TiB: 1024 ** 4,
+};
 
 /** A size in bytes: `900000`, `64MiB`, `4GiB`. */
 export function bytes(min: number, max: number = Number.MAX_SAFE_INTEGER): Format<number> {
@@ -28,8 +34,8 @@ export function milliseconds(min: number, max: number = 2 ** 31 - 1): Format<num
 
 function wholeNumber(what: string, min: number, max: number): Format<number> {
   return (raw) => {
-    const text = String(raw).trim();
-    const value = /^\d+$/u.test(text) ? Number(text) : Number.NaN;
+    const digits = String(raw).trim();
+    const value = /^\d+$/u.test(digits) ? Number(digits) : Number.NaN;
     if (value >= min && value <= max) return value;
     throw new Error(`expected ${what}${range(min, max)}`);
   };
@@ -41,9 +47,9 @@ function range(min: number, max: number): string {
 }
 
 export function boolean(raw: unknown): boolean {
-  const text = String(raw).trim().toLowerCase();
-  if (text === 'true' || text === '1') return true;
-  if (text === 'false' || text === '0') return false;
+  const word = String(raw).trim().toLowerCase();
+  if (word === 'true' || word === '1') return true;
+  if (word === 'false' || word === '0') return false;
   throw new Error('expected true or false');
 }
 
@@ -53,10 +59,10 @@ export function oneOf<const W extends string>(
   refused: Readonly<Record<string, string>> = {},
 ): Format<W> {
   return (raw) => {
-    const text = String(raw).trim().toLowerCase();
-    const word = words.find((candidate) => candidate === text);
+    const given = String(raw).trim().toLowerCase();
+    const word = words.find((candidate) => candidate === given);
     if (word !== undefined) return word;
-    throw new Error(refused[text] ?? `expected ${alternatives(words)}`);
+    throw new Error(refused[given] ?? `expected ${alternatives(words)}`);
   };
 }
 
@@ -69,6 +75,13 @@ export function text(raw: unknown): string {
   if (typeof raw === 'string') return raw;
   if (typeof raw === 'number') return String(raw);
   throw new Error('expected a text');
+}
+
+/** A certificate or key in its text form. */
+export function pem(raw: unknown): string {
+  const value = text(raw);
+  if (value.includes('-----BEGIN ')) return value;
+  throw new Error('expected a PEM text (-----BEGIN …); for a path use the _FILE variable');
 }
 
 /** `host:port`, comma-separated (or a JSON list): the client library needs the port. */
@@ -99,7 +112,9 @@ const MAX_IDENTIFIER_BYTES = 63;
 export function identifier(raw: unknown): string {
   const parts = identifiers(text(raw));
   if (parts?.length === 1 && parts[0] !== undefined) return parts[0];
-  throw new Error('expected one SQL identifier of at most 63 bytes; write "Name" in double quotes to keep capital letters');
+  throw new Error(
+    'expected one SQL identifier of at most 63 bytes; write "Name" in double quotes to keep capital letters',
+  );
 }
 
 export interface QualifiedName {
@@ -112,8 +127,11 @@ export function qualifiedName(raw: unknown): QualifiedName {
   const parts = identifiers(text(raw));
   const [first, second] = parts ?? [];
   if (parts?.length === 1 && first !== undefined) return { schema: 'public', table: first };
-  if (parts?.length === 2 && first !== undefined && second !== undefined) return { schema: first, table: second };
-  throw new Error('expected table or schema.table, as in SQL; a part with other characters goes in double quotes');
+  if (parts?.length === 2 && first !== undefined && second !== undefined)
+    return { schema: first, table: second };
+  throw new Error(
+    'expected table or schema.table, as in SQL; a part with other characters goes in double quotes',
+  );
 }
 
 /** The parts of a dotted name, or undefined when it isn't one. */
@@ -152,7 +170,9 @@ export function template(raw: unknown): string {
     parseTemplate(value);
   } catch (error) {
     if (!(error instanceof TemplateSyntaxError)) throw error;
-    throw new Error(`the template ${error.message}; write \${column}, and $\${ for a literal \${`, { cause: error });
+    throw new Error(`the template ${error.message}; write \${column}, and $\${ for a literal \${`, {
+      cause: error,
+    });
   }
   return value;
 }

@@ -74,7 +74,11 @@ function column(text: string, start: number, end: number): string {
 }
 
 /** Called for every event: no allocation beyond the resulting text. */
-function fill(row: Pick<Row, 'text'>, literals: readonly string[], places: readonly string[]): string | Unfilled {
+function fill(
+  row: Pick<Row, 'text'>,
+  literals: readonly string[],
+  places: readonly string[],
+): string | Unfilled {
   let result = literals[0] ?? '';
   for (let i = 0; i < places.length; i++) {
     const name = places[i] ?? '';

@@ -1,0 +1,87 @@
+import type { RabbitmqConfig, Secret } from './config.ts';
+import { isGiven, tlsConfig } from './brokers.ts';
+import { textList } from './formats.ts';
+import { problemOf, secretOf } from './secret.ts';
+import type { Settings } from './settings.ts';
+
+const FORM = 'expected amqp://user:password@host:port/vhost or amqps://…, comma-separated';
+
+/** Notes problems; what it returns is of use only when there are none. */
+export function rabbitmqConfig(settings: Settings): RabbitmqConfig {
+  const { values } = settings;
+  const url = secretOf(settings, 'RABBITMQ_URL');
+  const password = secretOf(settings, 'RABBITMQ_PASSWORD');
+  const tls = tlsConfig(settings, 'RABBITMQ');
+  const urls = (): readonly string[] =>
+    urlList(url?.() ?? '').map((entry) => withCredentials(entry, values.RABBITMQ_USERNAME, password));
+  const schemes = checkedSchemes(settings, url);
+  const encrypted = schemes.has('amqps:');
+  if (schemes.size > 0 && !encrypted && tls.given.length > 0) {
+    settings.problems.push({
+      variable: 'RABBITMQ_URL',
+      message: `amqps:// is needed with ${tls.given.join(' and ')}`,
+    });
+  }
+  if (values.RABBITMQ_AUTH === 'external') checkExternal(settings, encrypted || schemes.size === 0);
+  return {
+    kind: 'rabbitmq',
+    urls,
+    exchange: values.RABBITMQ_EXCHANGE,
+    exchangeType: values.RABBITMQ_EXCHANGE_TYPE,
+    declare: values.RABBITMQ_DECLARE,
+    routingKey: values.RABBITMQ_ROUTING_KEY,
+    window: values.RABBITMQ_WINDOW,
+    confirmTimeoutMs: values.RABBITMQ_CONFIRM_TIMEOUT_MS,
+    tls: encrypted ? tls.config : undefined,
+    auth: values.RABBITMQ_AUTH,
+  };
+}
+
+/** The protocols in use, each once; empty when the URLs are wrong or missing, which is noted. */
+function checkedSchemes(settings: Settings, url: Secret | undefined): ReadonlySet<string> {
+  const variable = settings.raw('RABBITMQ_URL') === null ? 'RABBITMQ_URL_FILE' : 'RABBITMQ_URL';
+  if (!isGiven(settings, 'RABBITMQ_URL')) {
+    settings.problems.push({ variable: 'RABBITMQ_URL', message: `required with BROKER=rabbitmq: ${FORM}` });
+  }
+  if (url === undefined) return new Set();
+  const schemes = new Set<string>();
+  const problem = problemOf(variable, () => {
+    for (const entry of urlList(url())) schemes.add(parseUrl(entry).protocol);
+    if (schemes.size === 0) throw new Error(FORM);
+    if (schemes.size > 1) throw new Error('mixes amqp:// and amqps://; all nodes of a cluster need the same');
+  });
+  if (problem === undefined) return schemes;
+  settings.problems.push(problem);
+  return new Set();
+}
+
+function checkExternal(settings: Settings, encrypted: boolean): void {
+  const variable = 'RABBITMQ_AUTH';
+  if (!encrypted) settings.problems.push({ variable, message: 'external needs an amqps:// URL' });
+  if (isGiven(settings, 'RABBITMQ_SSL_CERT') || isGiven(settings, 'RABBITMQ_SSL_KEY')) return;
+  settings.problems.push({
+    variable,
+    message: 'external needs a client certificate: RABBITMQ_SSL_CERT_FILE and RABBITMQ_SSL_KEY_FILE',
+  });
+}
+
+function urlList(text: string): readonly string[] {
+  return textList(text);
+}
+
+/** The messages repeat nothing of the URL: it may hold a password. */
+function parseUrl(text: string): URL {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || !['amqp:', 'amqps:'].includes(url.protocol) || url.hostname === '')
+    throw new Error(FORM);
+  return url;
+}
+
+function withCredentials(text: string, username: string | undefined, password: Secret | undefined): string {
+  if (username === undefined && password === undefined) return text;
+  const url = parseUrl(text);
+  // Encoded here, because the URL standard's setters leave a "%" of the password as it is.
+  if (username !== undefined) url.username = encodeURIComponent(username);
+  if (password !== undefined) url.password = encodeURIComponent(password());
+  return url.href;
+}

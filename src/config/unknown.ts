@@ -1,0 +1,49 @@
+import { CONFIG_FILE_VARIABLE, VARIABLES } from './settings.ts';
+import { nearest } from './nearest.ts';
+import { LATER_OPTIONS } from './schema.ts';
+
+const PREFIXES = [
+  'OUTBOX_',
+  'KAFKA_',
+  'RABBITMQ_',
+  'ROUTE_',
+  'HTTP_',
+  'LOG_',
+  'DEAD_LETTER_',
+  'WAL_',
+  'SLOT_',
+  'PUBLICATION_',
+  'MAX_',
+  'TOPIC_',
+  'SHUTDOWN_',
+];
+
+/** Other software's well-known names that begin like ours. */
+const FOREIGN = new Set(['HTTP_PROXY']);
+
+/** What Kubernetes puts into every pod for a Service of the namespace: KAFKA_PORT_9092_TCP_ADDR=…, KAFKA_SERVICE_HOST=…. */
+const SERVICE_LINK =
+  /_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)$/u;
+const SERVICE_ADDRESS = /^(?:tcp|udp|sctp):\/\//u;
+
+/** One sentence for each variable that looks like ours and isn't; other software may own it, so that it is no error. */
+export function unknownVariables(env: NodeJS.ProcessEnv): readonly string[] {
+  return Object.keys(env)
+    .filter((name) => isSuspicious(name, env[name] ?? ''))
+    .map((name) =>
+      LATER_OPTIONS.includes(name)
+        ? `${name}: has no effect in this release`
+        : `${name}: no such variable; the nearest is ${nearest(name, VARIABLES)}`,
+    );
+}
+
+function isSuspicious(name: string, value: string): boolean {
+  if (!PREFIXES.some((prefix) => name.startsWith(prefix))) return false;
+  if (VARIABLES.includes(name) || name === CONFIG_FILE_VARIABLE || FOREIGN.has(name)) return false;
+  return !isServiceLink(name, value);
+}
+
+/** True for a variable that Kubernetes made, not a person. */
+export function isServiceLink(name: string, value: string): boolean {
+  return SERVICE_LINK.test(name) || (name.endsWith('_PORT') && SERVICE_ADDRESS.test(value));
+}
