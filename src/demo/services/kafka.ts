@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
-import { connect } from 'node:net';
 import { join } from 'node:path';
 import { Kafka, logLevel } from 'kafkajs';
 import { makeCertificates } from './certificates.ts';
@@ -12,6 +11,7 @@ import { kafkaClassPath } from './kafka-install.ts';
 import { brokerProperties, scramArguments } from './kafka-properties.ts';
 import type { KafkaPorts, KafkaSecurity, KafkaUser } from './kafka-properties.ts';
 import { freePorts } from './ports.ts';
+import { accepts } from './probe.ts';
 import { ServerProcess } from './server-process.ts';
 
 const START_TIMEOUT_MS = 90_000;
@@ -199,15 +199,4 @@ class Cluster implements KafkaServer {
     await this.stop('SIGKILL');
     await this.parts.folder.remove();
   }
-}
-
-async function accepts(port: number): Promise<boolean> {
-  return await new Promise<boolean>((resolve) => {
-    const socket = connect({ host: '127.0.0.1', port });
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', () => resolve(false));
-  });
 }
