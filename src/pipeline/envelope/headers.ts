@@ -1,0 +1,30 @@
+/**
+ * Reads the `headers` column: a JSON object whose values become header texts. Strings are taken as they are, numbers
+ * with their own digits (never through a double), other values as their JSON text, nulls are left out: no broker
+ * client takes them. Returns a text when it is not an object.
+ */
+export function parseHeaders(
+  json: string | null | undefined,
+): Readonly<Record<string, string>> | undefined | string {
+  if (json === null || json === undefined || json === '{}') return undefined;
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(json, keepDigits);
+  } catch (error) {
+    return `headers are not JSON: ${(error as Error).message}`;
+  }
+  if (parsed === null) return undefined;
+  if (typeof parsed !== 'object' || Array.isArray(parsed)) return 'headers are not a JSON object';
+  const headers: Record<string, string> = Object.create(null) as Record<string, string>;
+  for (const [name, value] of Object.entries(parsed)) {
+    if (value === null) continue;
+    headers[name] = typeof value === 'string' ? value : (JSON.stringify(value) ?? '');
+  }
+  return headers;
+}
+
+function keepDigits(this: unknown, _key: string, value: unknown, context?: { source?: string }): unknown {
+  if (typeof value !== 'number' || context?.source === undefined) return value;
+  // JSON.rawJSON prints the number's own text again.
+  return (JSON as unknown as { rawJSON(text: string): unknown }).rawJSON(context.source);
+}

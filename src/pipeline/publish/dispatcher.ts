@@ -1,0 +1,113 @@
+import { faultPoint } from '../../lifecycle/fault-point.ts';
+import type { Message } from '../envelope/message.ts';
+import { Lanes, type Delivery, type LanePolicy, type Verdict } from './lanes.ts';
+import type { Outcome, Publisher } from './publisher.ts';
+
+export interface DispatcherOptions {
+  readonly publisher: Publisher;
+  readonly policy: Omit<LanePolicy, 'laneLimit'>;
+  readonly onVerdicts: (verdicts: readonly Verdict[]) => void;
+  /** Every answer that was not durable, for metrics and the log. */
+  readonly onFailure: (outcome: Exclude<Outcome, { kind: 'durable' }>, message: Message) => void;
+}
+
+/**
+ * Keeps the publisher busy: takes what the lanes allow whenever there is room. While one request is in flight the next
+ * batch grows, so there is no linger when idle and no small request under load.
+ */
+export class Dispatcher {
+  private readonly options: DispatcherOptions;
+  private readonly lanes: Lanes;
+  private readonly sent = new Map<Message, Delivery>();
+  private readonly idleWaiters: (() => void)[] = [];
+  private scheduled = false;
+  private stopped = false;
+  private retryTimer: NodeJS.Timeout | undefined;
+
+  constructor(options: DispatcherOptions) {
+    this.options = options;
+    const { publisher } = options;
+    this.lanes = new Lanes({ ...options.policy, laneLimit: publisher.laneLimit }, (message) =>
+      publisher.laneOf(message),
+    );
+  }
+
+  /** Messages held, with the broker or waiting. */
+  get size(): number {
+    return this.lanes.size;
+  }
+
+  /** Messages with the broker, unanswered. */
+  get outstanding(): number {
+    return this.sent.size;
+  }
+
+  add(message: Message): void {
+    this.lanes.add(message);
+    this.schedule();
+  }
+
+  /** There may be room, or something to send: looked at once, after everything that happens in this turn. */
+  schedule(): void {
+    if (this.scheduled || this.stopped) return;
+    this.scheduled = true;
+    queueMicrotask(this.pump);
+  }
+
+  /** Sends nothing more. What is with the broker is still answered. */
+  stop(): void {
+    this.stopped = true;
+    clearTimeout(this.retryTimer);
+    this.lanes.discardQueued();
+    this.notifyIdle();
+  }
+
+  /** Resolves when nothing is held any more (after `stop`: when everything with the broker was answered). */
+  async idle(): Promise<void> {
+    while (this.lanes.size > 0) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.idleWaiters.push(resolve);
+      await promise;
+    }
+  }
+
+  private readonly pump = (): void => {
+    this.scheduled = false;
+    const { publisher } = this.options;
+    for (let room = publisher.room(); room > 0 && !this.stopped; room = publisher.room()) {
+      const deliveries = this.lanes.take(room, publisher.maxPublishBytes, performance.now());
+      if (deliveries.length === 0) break;
+      for (const delivery of deliveries) this.sent.set(delivery.message, delivery);
+      faultPoint('after-receive-before-publish');
+      publisher.publish(
+        deliveries.map(({ message }) => message),
+        this.onOutcome,
+      );
+      faultPoint('after-publish-before-outcome');
+    }
+    this.scheduleRetry();
+  };
+
+  private readonly onOutcome = (message: Message, outcome: Outcome): void => {
+    const delivery = this.sent.get(message);
+    if (!delivery) throw new RangeError('an outcome for a message that is not outstanding');
+    this.sent.delete(message);
+    if (outcome.kind !== 'durable') this.options.onFailure(outcome, message);
+    const verdicts = this.lanes.answer(delivery, outcome, performance.now());
+    if (verdicts.length > 0) this.options.onVerdicts(verdicts);
+    this.schedule();
+    this.notifyIdle();
+  };
+
+  private scheduleRetry(): void {
+    clearTimeout(this.retryTimer);
+    const retryAtMs = this.lanes.nextRetryMs();
+    if (retryAtMs === undefined || this.stopped) return;
+    this.retryTimer = setTimeout(() => this.schedule(), Math.max(1, retryAtMs - performance.now()));
+  }
+
+  private notifyIdle(): void {
+    if (this.lanes.size > 0) return;
+    for (const resolve of this.idleWaiters.splice(0)) resolve();
+  }
+}

@@ -1,0 +1,308 @@
+import type { Message } from '../envelope/message.ts';
+import type { Outcome } from './publisher.ts';
+
+/** A message on its way through a lane. */
+export interface Delivery {
+  readonly message: Message;
+  readonly lane: Lane;
+  /** Refusals that were about this event; an outage of the broker is none. */
+  attempts: number;
+  outcome: Outcome | undefined;
+}
+
+/** Messages whose order must be kept. The first `outstanding` of the queue are with the broker. */
+export interface Lane {
+  readonly name: string;
+  queue: Delivery[];
+  outstanding: number;
+  unanswered: number;
+  /** How many may go at once; halved while a group is refused, to find the culprit. */
+  groupLimit: number;
+  failures: number;
+  retryAtMs: number;
+  /** Its front was refused because the destination or the route is missing. */
+  missing: boolean;
+}
+
+/** What became of a delivery once its lane had all its answers. */
+export type Verdict =
+  | { readonly kind: 'durable'; readonly message: Message }
+  | {
+      readonly kind: 'park';
+      readonly message: Message;
+      readonly code: string;
+      readonly reason: string;
+      readonly attempts: number;
+    };
+
+export interface LanePolicy {
+  readonly laneLimit: { readonly events: number; readonly bytes: number };
+  readonly maxAttempts: number;
+  readonly topicGraceMs: number;
+  /** Most events that lanes without a destination may hold back together. */
+  readonly maxStuckEvents: number;
+  /** Milliseconds until the n-th retry in a row. */
+  readonly retryDelayMs: (failures: number) => number;
+}
+
+/** Lane of a destination about which the publisher knows nothing yet: asked one message at a time. */
+const UNKNOWN_LANE = 'unknown lane of ';
+
+/** Code of a refusal that concerns a route, not the whole destination. */
+const UNROUTABLE = 'unroutable';
+
+/** Missing routes are remembered by routing key; so many at most, the oldest are forgotten and get a new grace. */
+const MAX_MISSING_REMEMBERED = 10_000;
+
+/**
+ * Which message may go next, and what an answer means for it and for those behind it. Pure: time is a parameter.
+ *
+ * - A lane is sent again only after everything it had outstanding was answered.
+ * - What was not durable goes back to its front, in its old order.
+ * - `unknown` is retried for ever; a refusal about the event `maxAttempts` times; a missing destination for its grace.
+ */
+export class Lanes {
+  private readonly policy: LanePolicy;
+  private readonly laneOf: (message: Message) => string | undefined;
+  private readonly lanes = new Map<string, Lane>();
+  private ready: Lane[] = [];
+  private readonly waiting = new Set<Lane>();
+  private readonly unknown = new Set<string>();
+  private readonly missingSince = new Map<string, number>();
+  private count = 0;
+  private discarding = false;
+
+  constructor(policy: LanePolicy, laneOf: (message: Message) => string | undefined) {
+    this.policy = policy;
+    this.laneOf = laneOf;
+  }
+
+  /** Messages held: queued or outstanding. */
+  get size(): number {
+    return this.count;
+  }
+
+  add(message: Message): void {
+    // Behind those that wait for their lane to become known, although it may be known by now.
+    const behindUnknown = this.unknown.size > 0 && this.unknown.has(message.destination);
+    this.enqueue(behindUnknown ? undefined : this.laneOf(message), message);
+    this.count++;
+  }
+
+  /** The next messages for one call of the publisher, each lane's in order; at most `room`, about `maxBytes`. */
+  take(room: number, maxBytes: number, nowMs: number): Delivery[] {
+    this.wake(nowMs);
+    const taken: Delivery[] = [];
+    let bytes = 0;
+    let next = 0;
+    while (next < this.ready.length && taken.length < room && bytes < maxBytes) {
+      const lane = this.ready[next++] as Lane;
+      if (lane.name.startsWith(UNKNOWN_LANE) && this.resolve(lane)) continue;
+      bytes += this.takeFrom(lane, taken, room);
+    }
+    this.ready.splice(0, next);
+    return taken;
+  }
+
+  /** When the next lane that waits for its retry may be taken; undefined when none waits. */
+  nextRetryMs(): number | undefined {
+    let earliest: number | undefined;
+    for (const lane of this.waiting) {
+      if (earliest === undefined || lane.retryAtMs < earliest) earliest = lane.retryAtMs;
+    }
+    return earliest;
+  }
+
+  /** One answer. Verdicts come when the lane has all of its answers, for the deliveries that leave it. */
+  answer(delivery: Delivery, outcome: Outcome, nowMs: number): Verdict[] {
+    if (delivery.outcome) throw new RangeError('two outcomes for one delivery');
+    delivery.outcome = outcome;
+    const { lane } = delivery;
+    lane.unanswered--;
+    return lane.unanswered === 0 ? this.conclude(lane, nowMs) : [];
+  }
+
+  /** For good: forgets everything that is not with the broker. What is, is still answered, and not sent again. */
+  discardQueued(): void {
+    this.discarding = true;
+    for (const lane of this.lanes.values()) {
+      this.count -= lane.queue.length - lane.outstanding;
+      lane.queue.length = lane.outstanding;
+      if (lane.outstanding === 0) this.lanes.delete(lane.name);
+    }
+    this.ready = [];
+    this.waiting.clear();
+  }
+
+  private enqueue(known: string | undefined, message: Message): void {
+    const name = known ?? UNKNOWN_LANE + message.destination;
+    let lane = this.lanes.get(name);
+    if (!lane) {
+      if (known === undefined) this.unknown.add(message.destination);
+      lane = {
+        name,
+        queue: [],
+        outstanding: 0,
+        unanswered: 0,
+        groupLimit: this.fullGroup(name),
+        failures: 0,
+        retryAtMs: 0,
+        missing: false,
+      };
+      this.lanes.set(name, lane);
+      this.ready.push(lane);
+    }
+    lane.queue.push({ message, lane, attempts: 0, outcome: undefined });
+  }
+
+  private fullGroup(name: string): number {
+    return name.startsWith(UNKNOWN_LANE) ? 1 : this.policy.laneLimit.events;
+  }
+
+  /** Deals the messages of an unknown lane out to their lanes, once the publisher knows them. */
+  private resolve(lane: Lane): boolean {
+    const first = lane.queue[0] as Delivery;
+    if (this.laneOf(first.message) === undefined) return false;
+    this.remove(lane);
+    for (const { message } of lane.queue) this.enqueue(this.laneOf(message), message);
+    return true;
+  }
+
+  private remove(lane: Lane): void {
+    this.lanes.delete(lane.name);
+    if (lane.name.startsWith(UNKNOWN_LANE)) this.unknown.delete(lane.name.slice(UNKNOWN_LANE.length));
+  }
+
+  private takeFrom(lane: Lane, taken: Delivery[], room: number): number {
+    const limit = Math.min(lane.groupLimit, room - taken.length, lane.queue.length);
+    let bytes = 0;
+    while (lane.outstanding < limit) {
+      const delivery = lane.queue[lane.outstanding] as Delivery;
+      const size = delivery.message.sizeBytes;
+      if (lane.outstanding > 0 && bytes + size > this.policy.laneLimit.bytes) break;
+      delivery.outcome = undefined;
+      bytes += size;
+      taken.push(delivery);
+      lane.outstanding++;
+    }
+    lane.unanswered = lane.outstanding;
+    return bytes;
+  }
+
+  private wake(nowMs: number): void {
+    for (const lane of this.waiting) {
+      if (lane.retryAtMs > nowMs) continue;
+      this.waiting.delete(lane);
+      this.ready.push(lane);
+    }
+  }
+
+  private conclude(lane: Lane, nowMs: number): Verdict[] {
+    const group = lane.queue.slice(0, lane.outstanding);
+    const verdicts: Verdict[] = [];
+    const kept: Delivery[] = [];
+    let probing = false;
+    for (const delivery of group) {
+      const verdict = this.judge(delivery, group.length, nowMs);
+      if (verdict === 'probe') probing = true;
+      if (verdict === 'retry' || verdict === 'probe') kept.push(delivery);
+      else verdicts.push(verdict);
+    }
+    lane.queue = this.behind(lane, kept, group.length);
+    lane.outstanding = 0;
+    this.count -= verdicts.length;
+    if (probing) lane.groupLimit = Math.max(1, Math.floor(group.length / 2));
+    else if (kept.length === 0) lane.groupLimit = Math.min(lane.groupLimit * 2, this.fullGroup(lane.name));
+    verdicts.push(...this.giveUpMissing(lane, kept[0], nowMs));
+    this.reschedule(lane, kept.length > 0 && !probing, nowMs);
+    return verdicts;
+  }
+
+  /** The lane's queue after a group: what stays of it, in its old order, and what stood behind it. */
+  private behind(lane: Lane, kept: Delivery[], groupSize: number): Delivery[] {
+    if (this.discarding) {
+      this.count -= kept.length;
+      return [];
+    }
+    if (kept.length === 0 && groupSize === lane.queue.length) return [];
+    return [...kept, ...lane.queue.slice(groupSize)];
+  }
+
+  private reschedule(lane: Lane, failed: boolean, nowMs: number): void {
+    if (lane.queue.length === 0) {
+      this.remove(lane);
+      return;
+    }
+    if (!failed) {
+      lane.failures = 0;
+      this.ready.push(lane);
+      return;
+    }
+    lane.retryAtMs = nowMs + this.policy.retryDelayMs(lane.failures++);
+    this.waiting.add(lane);
+  }
+
+  private judge(delivery: Delivery, groupSize: number, nowMs: number): Verdict | 'retry' | 'probe' {
+    const outcome = delivery.outcome as Outcome;
+    const { message } = delivery;
+    if (outcome.kind === 'durable') {
+      this.found(message);
+      return { kind: 'durable', message };
+    }
+    if (outcome.kind === 'unknown') return 'retry';
+    if (outcome.scope === 'group' && groupSize > 1) return 'probe';
+    delivery.attempts++;
+    const { code, reason } = outcome;
+    const parked: Verdict = { kind: 'park', message, code, reason, attempts: delivery.attempts };
+    if (outcome.permanent) return parked;
+    if (outcome.missingDestination === true) return this.graceOver(message, code, nowMs) ? parked : 'retry';
+    return delivery.attempts >= this.policy.maxAttempts ? parked : 'retry';
+  }
+
+  private found(message: Message): void {
+    if (this.missingSince.size === 0) return;
+    this.missingSince.delete(message.destination);
+    this.missingSince.delete(targetOf(message, UNROUTABLE));
+  }
+
+  private graceOver(message: Message, code: string, nowMs: number): boolean {
+    const missing = targetOf(message, code);
+    const since = this.missingSince.get(missing);
+    if (since !== undefined) return nowMs - since >= this.policy.topicGraceMs;
+    if (this.missingSince.size >= MAX_MISSING_REMEMBERED) {
+      this.missingSince.delete(this.missingSince.keys().next().value as string);
+    }
+    this.missingSince.set(missing, nowMs);
+    return this.policy.topicGraceMs === 0;
+  }
+
+  /**
+   * Events without a destination must not stop the others by filling the window: past their share, or once the grace
+   * is over, the whole lane is given up without asking for each. A lane that an outage holds back keeps its events:
+   * nothing is wrong with them.
+   */
+  private giveUpMissing(lane: Lane, first: Delivery | undefined, nowMs: number): Verdict[] {
+    const outcome = first?.outcome;
+    lane.missing = outcome?.kind === 'rejected' && outcome.missingDestination === true;
+    if (!first || !lane.missing || outcome?.kind !== 'rejected' || lane.queue.length === 0) return [];
+    const { code, reason } = outcome;
+    if (!this.graceOver(first.message, code, nowMs) && !this.tooManyMissing()) return [];
+    const target = targetOf(first.message, code);
+    const given = lane.queue.filter(({ message }) => targetOf(message, code) === target);
+    lane.queue = lane.queue.filter(({ message }) => targetOf(message, code) !== target);
+    this.count -= given.length;
+    return given.map(({ message, attempts }) => ({ kind: 'park', message, code, reason, attempts }));
+  }
+
+  private tooManyMissing(): boolean {
+    if (this.count <= this.policy.maxStuckEvents) return false;
+    let held = 0;
+    for (const lane of this.lanes.values()) if (lane.missing) held += lane.queue.length;
+    return held > this.policy.maxStuckEvents;
+  }
+}
+
+/** A missing route concerns one routing key: other messages of its exchange arrive and prove nothing for it. */
+function targetOf(message: Message, code: string): string {
+  return code === UNROUTABLE ? `${message.destination}\0${message.routingKey}` : message.destination;
+}

@@ -1,0 +1,217 @@
+import type { RabbitmqConfig } from '../../../config/config.ts';
+import type { RelayError } from '../../../errors/errors.ts';
+import type { Outcome } from '../publisher.ts';
+import { ConfirmWindow } from './confirm-window.ts';
+import type { Entry } from './confirm-window.ts';
+import { openConfirms } from './connection.ts';
+import type { Connection } from './connection.ts';
+import { blameOf, culpritOutcome, lostOutcome, textOf } from './errors.ts';
+import { Exchanges } from './exchanges.ts';
+import { Probe } from './probe.ts';
+import { refusalBeforeSending } from './properties.ts';
+import type { Suspects } from './suspects.ts';
+
+/** How often within the confirm deadline it is looked at. */
+const CHECKS_PER_DEADLINE = 10;
+
+export interface SessionOptions {
+  readonly config: RabbitmqConfig;
+  readonly connection: Connection;
+  readonly suspects: Suspects;
+  /** Monotonic clock, milliseconds. */
+  readonly now: () => number;
+  /** Called once for every entry, never from inside `send`. */
+  readonly settle: (entry: Entry, outcome: Outcome) => void;
+  /** `ready` may have become true. */
+  readonly onReady: () => void;
+  /** The connection is gone; everything outstanding has been settled. Called once, not after `end`. */
+  readonly onLost: (reason: string) => void;
+  readonly onFatal: (error: RelayError) => void;
+}
+
+/** One connection, from its opening to its end, and everything that is outstanding on it. */
+export class Session {
+  readonly startedAtMs: number;
+  private readonly options: SessionOptions;
+  private readonly exchanges: Exchanges;
+  private readonly probe: Probe;
+  /** Undefined while it is opened again after the broker closed it. */
+  private main: ConfirmWindow | undefined;
+  private reopeningSinceMs: number | undefined;
+  private blocked = false;
+  private unblockedAtMs: number;
+  private ended = false;
+  private lastError: unknown;
+  private overdue = false;
+  private readonly timer: NodeJS.Timeout;
+
+  constructor(options: SessionOptions) {
+    this.options = options;
+    const { config, connection, now, settle, suspects } = options;
+    this.startedAtMs = now();
+    this.unblockedAtMs = this.startedAtMs;
+    this.main = this.watch(connection.confirms);
+    this.exchanges = new Exchanges({
+      config,
+      model: connection.model,
+      now,
+      release: (entries) => this.release(entries),
+      refuse: (entries, outcome) => entries.forEach((entry) => settle(entry, outcome)),
+      onFatal: options.onFatal,
+    });
+    this.probe = new Probe({
+      open: () => openConfirms(connection.model, 1),
+      now,
+      settle: (entry, outcome) => {
+        suspects.settled(entry.message, outcome);
+        settle(entry, outcome);
+      },
+      onBlame: (blame, message) => suspects.channelClosed(blame, [message]),
+    });
+    this.listen();
+    this.timer = setInterval(() => this.checkDeadline(), config.confirmTimeoutMs / CHECKS_PER_DEADLINE);
+  }
+
+  /** True when messages may be handed over now. */
+  get ready(): boolean {
+    return this.main !== undefined && this.main.writable && !this.blocked && !this.ended;
+  }
+
+  /** Takes the entry, or returns why not. */
+  send(entry: Entry): Outcome | undefined {
+    const { message } = entry;
+    const refusal = refusalBeforeSending(message, this.options.suspects.maxBodyBytes);
+    if (refusal !== undefined) return refusal;
+    if (!this.exchanges.isPresent(message.destination)) return this.exchanges.admit(entry);
+    return this.dispatch(entry);
+  }
+
+  /** Ends the connection politely when it still answers within `deadlineMs`. Nothing may be outstanding any more. */
+  async end(deadlineMs: number): Promise<void> {
+    if (this.ended) return;
+    this.finish();
+    const { model, destroy } = this.options.connection;
+    const timer = setTimeout(destroy, deadlineMs);
+    // The library closes a blocked connection without waiting; one that is gone throws, which is what is wanted.
+    await model.close().catch(() => undefined);
+    clearTimeout(timer);
+    destroy();
+  }
+
+  /** Ends the connection at once; everything outstanding becomes unknown. */
+  tearDown(error: unknown): void {
+    if (this.ended) return;
+    this.finish();
+    this.options.connection.destroy();
+    this.failAll(error);
+    this.options.onLost(textOf(error));
+  }
+
+  private dispatch(entry: Entry): Outcome | undefined {
+    if (this.options.suspects.has(entry.message)) {
+      this.probe.push(entry);
+      return undefined;
+    }
+    if (this.main === undefined) return lostOutcome(this.lastError);
+    return this.main.send(entry);
+  }
+
+  private release(entries: readonly Entry[]): void {
+    const now = this.options.now();
+    for (const entry of entries) {
+      entry.sentAtMs = now;
+      const outcome = this.dispatch(entry);
+      if (outcome !== undefined) this.options.settle(entry, outcome);
+    }
+  }
+
+  private listen(): void {
+    const { model } = this.options.connection;
+    model.on('error', (error) => (this.lastError = error));
+    model.on('close', (error) =>
+      this.tearDown(error ?? this.lastError ?? new Error('the connection was closed')),
+    );
+    model.on('blocked', () => (this.blocked = true));
+    model.on('unblocked', () => {
+      this.blocked = false;
+      this.unblockedAtMs = this.options.now();
+      this.options.onReady();
+    });
+  }
+
+  private watch(channel: Connection['confirms']): ConfirmWindow {
+    return new ConfirmWindow(channel, {
+      settle: this.options.settle,
+      onDrain: this.options.onReady,
+      onClosed: (error) => void this.reopen(error),
+    });
+  }
+
+  /** The broker closed the channel: everything on it is unknown, and what is known of the exchanges may be out of date. */
+  private async reopen(error: Error): Promise<void> {
+    const entries = this.main?.takeAll() ?? [];
+    this.main = undefined;
+    this.lastError = error;
+    this.reopeningSinceMs = this.options.now();
+    this.exchanges.forget();
+    const { suspects, settle, connection, config } = this.options;
+    suspects.channelClosed(
+      blameOf(error),
+      entries.map((entry) => entry.message),
+    );
+    const alone = entries.length === 1;
+    for (const entry of entries) settle(entry, alone ? culpritOutcome(error) : lostOutcome(error));
+    try {
+      const channel = await openConfirms(connection.model, config.window);
+      if (this.ended) return;
+      this.main = this.watch(channel);
+      this.reopeningSinceMs = undefined;
+      this.options.onReady();
+    } catch (failure) {
+      this.tearDown(failure);
+    }
+  }
+
+  private finish(): void {
+    this.ended = true;
+    clearInterval(this.timer);
+  }
+
+  private failAll(error: unknown): void {
+    const sent = this.main?.takeAll() ?? [];
+    if (this.probe.sent !== undefined) sent.push(this.probe.sent);
+    this.options.suspects.connectionClosed(
+      blameOf(error),
+      sent.map((entry) => entry.message),
+    );
+    const culprit = sent.length === 1 ? sent[0] : undefined;
+    const outcome = lostOutcome(error);
+    for (const entry of new Set([...sent, ...this.probe.takeAll(), ...this.exchanges.takeAll()])) {
+      this.options.settle(entry, entry === culprit ? culpritOutcome(error) : outcome);
+    }
+  }
+
+  /** No answer within the deadline: the connection is half-open, or the broker hangs. */
+  private checkDeadline(): void {
+    const { now, config } = this.options;
+    const since = this.oldestSentAtMs();
+    // A blocked broker has said that it will not answer; heartbeats watch the connection meanwhile.
+    const late =
+      since !== undefined &&
+      !this.blocked &&
+      now() - Math.max(since, this.unblockedAtMs) > config.confirmTimeoutMs;
+    // Late twice: after the process was stopped for a while, the answers are waiting to be read.
+    if (late && this.overdue) this.tearDown(new Error(`no confirm within ${config.confirmTimeoutMs} ms`));
+    this.overdue = late;
+  }
+
+  private oldestSentAtMs(): number | undefined {
+    const times = [
+      this.main?.oldestSentAtMs,
+      this.probe.sent?.sentAtMs,
+      this.exchanges.oldestSentAtMs,
+      this.reopeningSinceMs,
+    ].filter((time) => time !== undefined);
+    return times.length === 0 ? undefined : Math.min(...times);
+  }
+}

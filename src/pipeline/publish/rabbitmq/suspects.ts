@@ -1,0 +1,68 @@
+import type { Message } from '../../envelope/message.ts';
+import type { Outcome } from '../publisher.ts';
+import type { Blame } from './errors.ts';
+
+/** Successes in a row on the probe channel after which a refused exchange is trusted again. */
+const SUCCESSES_TO_TRUST = 100;
+/** An event that was parked meanwhile never comes back: the memory of suspects must not grow with them. */
+const MAX_SUSPECTS = 100_000;
+
+/**
+ * Which messages may close a channel and so fail their neighbours. RabbitMQ does not say which message it closed a
+ * channel for; those that were outstanding are sent again one at a time on a channel of their own, until each has
+ * shown what it does. Pure; lives longer than a connection.
+ */
+export class Suspects {
+  /** Learned from a refusal; bytes. */
+  maxBodyBytes = Number.POSITIVE_INFINITY;
+  private readonly events = new Set<number>();
+  private readonly exchanges = new Map<string, number>();
+  /** Outcomes to come until messages may be outstanding together again. */
+  private quarantined = 0;
+
+  /** True when the message must be sent alone. */
+  has(message: Message): boolean {
+    if (this.quarantined > 0) return true;
+    if (this.exchanges.size > 0 && this.exchanges.has(message.destination)) return true;
+    return this.events.size > 0 && this.events.has(message.event.seq);
+  }
+
+  /** A channel was closed while `outstanding` were on it. */
+  channelClosed(blame: Blame, outstanding: readonly Message[]): void {
+    switch (blame.kind) {
+      case 'nobody':
+      case 'missing-exchange':
+        return;
+      case 'refused-exchange':
+        this.exchanges.set(blame.exchange, 0);
+        return;
+      case 'size':
+        this.maxBodyBytes = blame.maxBytes;
+        return;
+      case 'some-message':
+        if (this.events.size > MAX_SUSPECTS) this.events.clear();
+        for (const { event } of outstanding) this.events.add(event.seq);
+    }
+  }
+
+  /** The whole connection was closed: a channel of its own would not protect the others. */
+  connectionClosed(blame: Blame, outstanding: readonly Message[]): void {
+    if (blame.kind === 'some-message') this.quarantined = Math.max(this.quarantined, outstanding.length);
+    else this.channelClosed(blame, outstanding);
+  }
+
+  /** A message that was sent alone has its outcome. */
+  settled(message: Message, outcome: Outcome): void {
+    if (outcome.kind === 'unknown') return;
+    if (this.quarantined > 0) this.quarantined--;
+    const culprit = outcome.kind === 'rejected';
+    // A culprit that is tried again must not hurt its neighbours the next time.
+    if (culprit && outcome.missingDestination !== true) this.events.add(message.event.seq);
+    else this.events.delete(message.event.seq);
+    const successes = this.exchanges.get(message.destination);
+    if (successes === undefined) return;
+    if (culprit) this.exchanges.set(message.destination, 0);
+    else if (successes + 1 >= SUCCESSES_TO_TRUST) this.exchanges.delete(message.destination);
+    else this.exchanges.set(message.destination, successes + 1);
+  }
+}

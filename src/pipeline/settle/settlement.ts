@@ -1,0 +1,130 @@
+import type { OutboxEvent, Transaction } from '../capture/event.ts';
+import { SettledBeyond } from './beyond.ts';
+import { containsEvent, mergeRuns, toRuns, type Run } from './settled-runs.ts';
+import { Watermark } from './watermark.ts';
+
+/** An event that left the relay's care: the broker has it, or it is to be parked. */
+export interface Settled {
+  readonly event: OutboxEvent;
+  readonly parked?: { readonly code: string; readonly reason: string; readonly attempts: number } & ParkedAddress;
+}
+
+export interface ParkedAddress {
+  readonly destination: string | null;
+  readonly key: string | null;
+}
+
+/** One transaction of the clean-up: what it removes, what it parks, and what the progress row says afterwards. */
+export interface Write {
+  readonly settled: readonly Settled[];
+  readonly runs: readonly Run[];
+  readonly position: bigint;
+  readonly beyond: readonly Run[];
+}
+
+/** What a process knows beyond the progress row; carried over a lost connection to the database. */
+export interface Carried {
+  readonly position: bigint;
+  readonly beyond: readonly Run[];
+  /** Settled, but not yet written: removed and parked before anything else is read. */
+  readonly unwritten: readonly Settled[];
+}
+
+/**
+ * The books: what was received, what is settled, what is written, and so what may be acknowledged. Pure.
+ *
+ * `settle` collects; `nextWrite` turns a bounded part of it into one transaction, in which the progress row and the
+ * rows change together; after it was committed, `written` says what may be acknowledged.
+ */
+export class Settlement {
+  private readonly watermark: Watermark;
+  private readonly beyond = new SettledBeyond();
+  private readonly before: readonly Run[];
+  private readonly beforeUntil: bigint;
+  private pending: Settled[] = [];
+  private inFlight: Write | undefined;
+  private writtenPosition: bigint;
+
+  /**
+   * `before`: events settled beyond `start` by an earlier session. They come again at or below `beforeUntil` (the end
+   * of the log when the session began), so that afterwards the knowledge can go.
+   */
+  constructor(start: { position: bigint; before: readonly Run[]; beforeUntil: bigint }) {
+    this.watermark = new Watermark(start.position);
+    this.writtenPosition = start.position;
+    this.before = start.before;
+    this.beforeUntil = start.beforeUntil;
+  }
+
+  begin(transactions: readonly Transaction[], heardLsn: bigint): void {
+    for (const transaction of transactions) this.watermark.begin(transaction);
+    this.watermark.heard(heardLsn);
+  }
+
+  /** Whether this event was settled before; if so it is taken off its transaction, and must not be sent. */
+  skip(event: OutboxEvent): boolean {
+    if (this.before.length === 0 || !containsEvent(this.before, event)) return false;
+    this.watermark.settle(event);
+    return true;
+  }
+
+  settle(settled: readonly Settled[]): void {
+    for (const item of settled) this.pending.push(item);
+  }
+
+  get unwritten(): number {
+    return this.pending.length + (this.inFlight?.settled.length ?? 0);
+  }
+
+  get oldest(): Transaction | undefined {
+    return this.watermark.oldest;
+  }
+
+  /** What the progress row says, as far as is known: the highest position that may be acknowledged. */
+  get written(): bigint {
+    return this.writtenPosition;
+  }
+
+  /** How far the settled prefix is ahead of the written one, bytes of WAL; without pending events only an idle stream gets ahead. */
+  get aheadBytes(): bigint {
+    return this.watermark.advance() - this.writtenPosition;
+  }
+
+  nextWrite(maxEvents: number): Write {
+    if (this.inFlight) throw new RangeError('the last write has no end yet');
+    const settled = this.pending.length <= maxEvents ? this.pending : this.pending.slice(0, maxEvents);
+    this.pending = this.pending.length <= maxEvents ? [] : this.pending.slice(maxEvents);
+    const runs = toRuns(settled.map(({ event }) => event));
+    for (const { event } of settled) this.watermark.settle(event);
+    const position = this.watermark.advance();
+    this.beyond.add(runs, this.watermark.received);
+    this.beyond.forget(this.watermark.completed);
+    this.inFlight = { settled, runs, position, beyond: this.knownBeyond(position) };
+    return this.inFlight;
+  }
+
+  /** The write was committed. Returns the position that may now be acknowledged. */
+  committed(write: Write): bigint {
+    if (write !== this.inFlight) throw new RangeError('not the write in flight');
+    this.inFlight = undefined;
+    if (write.position > this.writtenPosition) this.writtenPosition = write.position;
+    return this.writtenPosition;
+  }
+
+  /** What must not be forgotten when this session ends. */
+  carry(): Carried {
+    const unwritten = [...(this.inFlight?.settled ?? []), ...this.pending];
+    const seen = this.inFlight?.settled.length ?? 0;
+    for (const { event } of unwritten.slice(seen)) this.watermark.settle(event);
+    const position = this.watermark.advance();
+    this.beyond.add(toRuns(unwritten.map(({ event }) => event)), this.watermark.received);
+    this.beyond.forget(this.watermark.completed);
+    this.pending = [];
+    return { position, beyond: this.knownBeyond(position), unwritten };
+  }
+
+  private knownBeyond(position: bigint): Run[] {
+    const runs = this.beyond.runs();
+    return position >= this.beforeUntil ? runs : mergeRuns(runs, this.before);
+  }
+}
