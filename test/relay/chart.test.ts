@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { parse } from 'yaml';
+import { OPTIONS } from '../../src/config/schema.ts';
+import { VARIABLES } from '../../src/config/settings.ts';
 import { CHART, env, manifests, only, relayOf, render, type PodSpec } from '../support/chart.ts';
 import { helm } from '../support/helm.ts';
 
@@ -202,6 +204,35 @@ const REFUSED: readonly (readonly [string, readonly string[], RegExp])[] = [
   ['an interval without a unit', ['--set-string', 'podMonitor.interval=15'], /interval/],
   ['a probe field that does not exist', ['--set', 'livenessProbe.path=/x'], /livenessProbe/],
 ];
+
+/** Certificates are `secret` in the schema so that `config` doesn't print pages of PEM; here they may be plain. */
+const SECRETS = Object.entries(OPTIONS)
+  .filter(([name, option]) => 'secret' in option && !/_(CA|CERT)$/.test(name))
+  .map(([name]) => name);
+
+describe('chart and configuration agree', () => {
+  test('every variable that is rendered is one of the relay', async () => {
+    for (const values of [KAFKA, RABBITMQ])
+      for (const { name } of relayOf(await render('--values', values)).env)
+        assert.ok(VARIABLES.includes(name), name);
+  });
+
+  for (const name of SECRETS)
+    test(`${name} is refused among the plain variables`, async () => {
+      const result = await helm('template', CHART, '--values', KAFKA, '--set', `config.${name}=x`);
+      assert.notEqual(result.code, 0);
+      assert.match(result.stderr, new RegExp(`/config/${name}'`));
+    });
+
+  test('existingSecret.files takes exactly the variables that have a _FILE', async () => {
+    const schema = JSON.parse(await readFile(join(CHART, 'values.schema.json'), 'utf8')) as {
+      properties: { existingSecret: { properties: { files: { properties: object } } } };
+    };
+    const named = Object.keys(schema.properties.existingSecret.properties.files.properties);
+    const known = VARIABLES.filter((name) => VARIABLES.includes(`${name}_FILE`));
+    assert.deepEqual(named.sort(), known.sort());
+  });
+});
 
 describe('chart refuses', () => {
   for (const [what, args, message] of REFUSED)
