@@ -12,6 +12,8 @@ create table if not exists :"schema".outbox_relay_progress (
   -- Where events come from: 'table' until everything that `snapshot` sees is settled, 'complete' afterwards.
   handover text check (handover in ('table', 'complete')),
   snapshot text,
+  -- Everything that this snapshot sees is delivered: what CLEANUP=none has instead of deleted rows.
+  horizon text,
   -- How far the pass over the table has come.
   table_seq bigint,
   -- End of the last commit up to which every event is settled.
