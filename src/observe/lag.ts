@@ -1,0 +1,42 @@
+/** All times are milliseconds on the clock of the database (`DatabaseClock`), so that no skew between hosts enters. */
+export interface LagFacts {
+  /** Commit time of the oldest event that the stream brought and that is not settled. */
+  readonly oldestUnsettledCommitMs: number | undefined;
+  /** What the probe of the table saw: undelivered rows that the stream has not brought, since when. */
+  readonly table: { readonly oldestFirstSeenMs: number | undefined };
+  /** When the database last answered anything; at the start: when the process began to ask. */
+  readonly lastAnswerMs: number;
+  readonly nowMs: number;
+}
+
+/**
+ * The probe asks once a second: an answer that is late by more than this is silence. Below it the last answer still
+ * holds, or a drained outbox would never show 0.
+ */
+export const SILENCE_MS = 3000;
+
+/**
+ * Age of the oldest committed event that is not settled, seconds. 0 when drained; never negative; grows in real time
+ * while nothing is settled, also while the database is silent and may hold commits that nobody here has seen.
+ */
+export function lagSeconds(facts: LagFacts): number {
+  const since = [facts.oldestUnsettledCommitMs, facts.table.oldestFirstSeenMs];
+  if (facts.nowMs - facts.lastAnswerMs > SILENCE_MS) since.push(facts.lastAnswerMs);
+  const oldestMs = Math.min(...since.filter((time) => time !== undefined));
+  return Math.max(0, (facts.nowMs - oldestMs) / 1000 || 0);
+}
+
+/** Estimates the clock of the database from its answers and a local clock that only runs forward (monotonic). */
+export class DatabaseClock {
+  private offsetMs: number | undefined;
+
+  /** `databaseMs` was read by a query that was sent at `sentMs` and answered at `answeredMs`, both monotonic. */
+  observe(databaseMs: number, sentMs: number, answeredMs: number): void {
+    this.offsetMs = databaseMs - (sentMs + answeredMs) / 2;
+  }
+
+  /** `undefined` until the first answer. */
+  at(monotonicMs: number): number | undefined {
+    return this.offsetMs === undefined ? undefined : monotonicMs + this.offsetMs;
+  }
+}
