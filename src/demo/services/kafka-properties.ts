@@ -20,6 +20,8 @@ export interface BrokerProperties {
   readonly nodeId: number;
   /** Ports of every broker; the broker's own at index `nodeId - 1`. */
   readonly cluster: readonly KafkaPorts[];
+  /** host:port that clients are told to connect to, when it is not the listener itself (a proxy). */
+  readonly advertised: string | undefined;
   readonly dataDir: string;
   readonly security: KafkaSecurity;
   readonly users: readonly KafkaUser[];
@@ -37,7 +39,8 @@ export function brokerProperties(broker: BrokerProperties): string {
   const { nodeId, cluster, security } = broker;
   const own = cluster[nodeId - 1];
   if (own === undefined) throw new Error(`no ports for broker ${nodeId}`);
-  const advertised = `CLIENT://127.0.0.1:${own.client},INTERNAL://127.0.0.1:${own.internal}`;
+  const internal = `INTERNAL://127.0.0.1:${own.internal}`;
+  const client = `127.0.0.1:${own.client}`;
   const all: Record<string, string> = {
     'process.roles': 'broker,controller',
     'node.id': String(nodeId),
@@ -45,8 +48,8 @@ export function brokerProperties(broker: BrokerProperties): string {
       .map(({ controller }, index) => `${index + 1}@127.0.0.1:${controller}`)
       .join(','),
     'controller.listener.names': 'CONTROLLER',
-    listeners: `${advertised},CONTROLLER://127.0.0.1:${own.controller}`,
-    'advertised.listeners': advertised,
+    listeners: `CLIENT://${client},${internal},CONTROLLER://127.0.0.1:${own.controller}`,
+    'advertised.listeners': `CLIENT://${broker.advertised ?? client},${internal}`,
     'inter.broker.listener.name': 'INTERNAL',
     'listener.security.protocol.map': `CLIENT:${security.toUpperCase()},INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT`,
     'log.dirs': broker.dataDir,

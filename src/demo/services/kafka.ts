@@ -28,6 +28,8 @@ export interface KafkaOptions {
   readonly users?: readonly KafkaUser[];
   /** `required`: TLS clients have to show `certificates.client`. */
   readonly clientAuth?: 'none' | 'required';
+  /** host:port that each broker tells its clients to connect to, for a proxy in between. Default: its listener. */
+  readonly advertised?: readonly string[];
   readonly onProgress?: OnProgress;
 }
 
@@ -110,6 +112,7 @@ class Cluster implements KafkaServer {
     return brokerProperties({
       nodeId: index + 1,
       cluster,
+      advertised: options.advertised?.[index],
       dataDir: join(folder.path, `data-${index + 1}`),
       security: options.security ?? 'plaintext',
       users: options.users ?? [],
