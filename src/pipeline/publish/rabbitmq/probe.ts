@@ -60,7 +60,11 @@ export class Probe {
     // The connection may have ended while the channel was opened.
     if (this.current !== entry) return;
     const refusal = this.window.send(entry);
-    if (refusal !== undefined) this.settle(entry, refusal);
+    if (refusal === undefined) return;
+    // Not from inside `push`.
+    queueMicrotask(() => {
+      if (this.current === entry) this.settle(entry, refusal);
+    });
   }
 
   private watch(channel: ConfirmChannel): ConfirmWindow {

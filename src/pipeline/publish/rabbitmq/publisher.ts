@@ -98,7 +98,8 @@ class RabbitmqPublisher implements Publisher {
       connectedBefore: this.connectedBefore,
     };
     this.opening = openConnection(attempt).then((connection) => {
-      this.start(new Session(this.sessionOptions(connection)), connection.where);
+      if (this.abort.signal.aborted) connection.destroy();
+      else this.start(new Session(this.sessionOptions(connection)), connection.where);
     });
     try {
       await this.opening;

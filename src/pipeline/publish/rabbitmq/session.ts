@@ -79,6 +79,7 @@ export class Session {
 
   /** Takes the entry, or returns why not. */
   send(entry: Entry): Outcome | undefined {
+    if (this.ended) return lostOutcome(this.lastError);
     const { message } = entry;
     const refusal = refusalBeforeSending(message, this.options.suspects.maxBodyBytes);
     if (refusal !== undefined) return refusal;
@@ -91,9 +92,10 @@ export class Session {
     if (this.ended) return;
     this.finish();
     const { model, destroy } = this.options.connection;
-    const timer = setTimeout(destroy, deadlineMs);
-    // The library closes a blocked connection without waiting; one that is gone throws, which is what is wanted.
-    await model.close().catch(() => undefined);
+    // The library waits for ever for the answer of a peer that is gone.
+    const { promise: late, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, deadlineMs);
+    await Promise.race([model.close().catch(() => undefined), late]);
     clearTimeout(timer);
     destroy();
   }
@@ -102,6 +104,7 @@ export class Session {
   tearDown(error: unknown): void {
     if (this.ended) return;
     this.finish();
+    this.lastError = error;
     this.options.connection.destroy();
     this.failAll(error);
     this.options.onLost(textOf(error));

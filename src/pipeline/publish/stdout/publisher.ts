@@ -1,0 +1,215 @@
+import { isUtf8 } from 'node:buffer';
+import type { Writable } from 'node:stream';
+import { RelayError } from '../../../errors/errors.ts';
+import type { Message } from '../../envelope/message.ts';
+import { DURABLE } from '../publisher.ts';
+import type { OnOutcome, Outcome, Publisher, PublisherEvents } from '../publisher.ts';
+
+/** Lines that may wait for the reader at a time. */
+const WINDOW = 1000;
+const MAX_PUBLISH_BYTES = 1024 * 1024;
+
+/**
+ * One JSON object a line. `payload` is a string with the bytes as stored: JSON is embedded as text, for printing it
+ * again would change large numbers. Bytes that are not UTF-8 become base64, with `"encoding": "base64"`; NULL is null.
+ */
+export function formatLine(message: Message): string {
+  const { body } = message;
+  const text = body === null || isUtf8(body);
+  return `${JSON.stringify({
+    id: message.id,
+    destination: message.destination,
+    key: message.key,
+    type: message.type,
+    contentType: message.contentType,
+    timestamp: new Date(message.timestampMs).toISOString(),
+    headers: message.headers ?? {},
+    payload: body === null ? null : body.toString(text ? 'utf8' : 'base64'),
+    ...(text ? {} : { encoding: 'base64' }),
+  })}\n`;
+}
+
+/** Durable means: the operating system, or the stream given, has taken the line. */
+export function createStdoutPublisher(stream: Writable, events: PublisherEvents): Publisher {
+  return new StdoutPublisher(stream, events);
+}
+
+class StdoutPublisher implements Publisher {
+  // A stream keeps the order and fails for good: what follows a lost line is lost as well.
+  readonly laneLimit = { events: WINDOW, bytes: MAX_PUBLISH_BYTES };
+  readonly maxPublishBytes = MAX_PUBLISH_BYTES;
+  private readonly stream: Writable;
+  private readonly events: PublisherEvents;
+  /** Batches whose write has no answer yet. */
+  private readonly batches = new Set<Batch>();
+  private outstanding = 0;
+  private connected = false;
+  private full = false;
+  private starved = true;
+  private announcement: NodeJS.Immediate | undefined;
+  private closing: Promise<void> | undefined;
+  private onDrained: (() => void) | undefined;
+
+  constructor(stream: Writable, events: PublisherEvents) {
+    this.stream = stream;
+    this.events = events;
+  }
+
+  async connect(signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    if (this.connected) return;
+    if (this.closing !== undefined || !this.stream.writable) throw closedError('it is not writable');
+    this.connected = true;
+    this.full = this.stream.writableNeedDrain;
+    this.stream.on('error', this.onError);
+    this.stream.on('close', this.onClose);
+    this.stream.on('drain', this.onDrain);
+    this.events.onConnection(true, 'stdout');
+    this.announceRoom();
+  }
+
+  laneOf(message: Message): string {
+    return message.key ?? message.id;
+  }
+
+  room(): number {
+    const free = this.freeSlots();
+    if (free === 0) this.starved = true;
+    return free;
+  }
+
+  publish(messages: readonly Message[], onOutcome: OnOutcome): void {
+    if (messages.length === 0) return;
+    const batch: Batch = { messages, onOutcome };
+    this.batches.add(batch);
+    this.outstanding += messages.length;
+    const { lines, refused } = format(messages);
+    // One write a batch: its callback, never called from inside `write`, answers for all of its lines.
+    const accepted =
+      this.connected && this.stream.writable
+        ? this.stream.write(lines, (error) => this.written(batch, error, refused))
+        : process.nextTick(() => this.written(batch, closedError('it is closed'), refused));
+    if (accepted === false) this.full = true;
+    this.room();
+  }
+
+  async close(deadlineMs: number): Promise<void> {
+    this.closing ??= this.shutDown(deadlineMs);
+    await this.closing;
+  }
+
+  private freeSlots(): number {
+    if (!this.connected || this.full || this.closing !== undefined) return 0;
+    return Math.max(0, WINDOW - this.outstanding);
+  }
+
+  private written(
+    batch: Batch,
+    error: Error | null | undefined,
+    refused: ReadonlyMap<Message, Outcome>,
+  ): void {
+    this.settle(batch, (message) => refused.get(message) ?? (error ? unknown(error) : DURABLE));
+  }
+
+  private settle(batch: Batch, outcomeOf: (message: Message) => Outcome): void {
+    if (!this.batches.delete(batch)) return;
+    this.outstanding -= batch.messages.length;
+    for (const message of batch.messages) batch.onOutcome(message, outcomeOf(message));
+    this.announceRoom();
+    if (this.outstanding === 0) this.onDrained?.();
+  }
+
+  private readonly onDrain = (): void => {
+    this.full = false;
+    this.announceRoom();
+  };
+
+  /** EPIPE: the reader is gone, and with it the only place to publish to. */
+  private readonly onError = (error: Error): void => this.lost(error.message, error);
+
+  private readonly onClose = (): void => this.lost('it was closed');
+
+  private lost(reason: string, cause?: Error): void {
+    if (!this.connected) return;
+    this.connected = false;
+    this.failAll(closedError(reason, cause));
+    this.events.onConnection(false, reason);
+    if (this.closing === undefined) this.events.onFatal(closedError(reason, cause));
+  }
+
+  private failAll(error: Error): void {
+    for (const batch of this.batches) this.settle(batch, () => unknown(error));
+  }
+
+  private announceRoom(): void {
+    if (!this.starved || this.announcement !== undefined) return;
+    this.announcement = setImmediate(() => {
+      this.announcement = undefined;
+      if (this.freeSlots() === 0) return;
+      this.starved = false;
+      this.events.onRoom();
+    });
+  }
+
+  /** The stream belongs to the process and stays open. */
+  private async shutDown(deadlineMs: number): Promise<void> {
+    await this.drained(deadlineMs);
+    const late = this.outstanding > 0;
+    this.failAll(closedError('closed before the line was written'));
+    this.connected = false;
+    if (this.announcement !== undefined) clearImmediate(this.announcement);
+    this.stream.off('close', this.onClose);
+    this.stream.off('drain', this.onDrain);
+    // A write that is still under way may fail later; without any listener its error would end the process.
+    if (!late) this.stream.off('error', this.onError);
+  }
+
+  private async drained(deadlineMs: number): Promise<void> {
+    if (this.outstanding === 0) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, deadlineMs);
+      this.onDrained = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+    this.onDrained = undefined;
+  }
+}
+
+interface Batch {
+  readonly messages: readonly Message[];
+  readonly onOutcome: OnOutcome;
+}
+
+/** A time that no calendar has must not take the whole batch with it. */
+function format(messages: readonly Message[]): { lines: string; refused: ReadonlyMap<Message, Outcome> } {
+  let lines = '';
+  const refused = new Map<Message, Outcome>();
+  for (const message of messages) {
+    try {
+      lines += formatLine(message);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      refused.set(message, {
+        kind: 'rejected',
+        code: 'not-encodable',
+        reason,
+        permanent: true,
+        scope: 'event',
+      });
+    }
+  }
+  return { lines, refused };
+}
+
+function unknown(error: Error): Outcome {
+  return { kind: 'unknown', code: 'stdout-closed', reason: error.message };
+}
+
+function closedError(reason: string, cause?: Error): RelayError {
+  return new RelayError('stop', 'stdout-closed', `standard output: ${reason}`, {
+    advice: 'Keep the reader of the output running; start the relay again together with it.',
+    ...(cause === undefined ? {} : { cause }),
+  });
+}
