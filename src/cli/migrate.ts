@@ -1,4 +1,4 @@
-import { load } from '../config/load.ts';
+import { loadDatabasePart } from '../config/load.ts';
 import { connect, disconnect } from '../postgres/connect.ts';
 import { type MigrationReport, migrate } from '../postgres/migrate.ts';
 import { type CommandContext, loadOptions } from './command.ts';
@@ -6,7 +6,7 @@ import { EXIT_FAILED } from './failure.ts';
 
 /** Brings the database up to date. Exit code 1 when a step is left for a more privileged role. */
 export async function run(context: CommandContext): Promise<number> {
-  const config = load(context.env, loadOptions(context));
+  const config = loadDatabasePart(context.env, loadOptions(context));
   const dryRun = context.args.values['dry-run'] === true;
   const client = await connect(config.database.connection(), {
     applicationName: 'outbox-relay migrate',
