@@ -1,0 +1,142 @@
+import type { Client } from 'pg';
+import type { Config } from '../../../config/config.ts';
+import { faultPoint } from '../../../lifecycle/fault-point.ts';
+import { qualified, quoteIdentifier } from '../../../postgres/identifier.ts';
+import type { OutboxEvent, Transaction } from '../event.ts';
+import { parseIdentity } from '../identity.ts';
+import type { Batch, Source } from '../source.ts';
+import { TableRow, type TableShape } from './table-row.ts';
+
+export interface TablePassOptions {
+  readonly config: Config;
+  readonly client: Client;
+  /** What this snapshot sees is delivered. */
+  readonly snapshot: string;
+  /** What this one sees was delivered before: it matters where delivered rows stay. */
+  readonly horizon: string | undefined;
+  /** Delivered up to here by an earlier run of the same pass. */
+  readonly afterSeq: number;
+  /** Only such rows, for which `afterSeq` means nothing. */
+  readonly limitRows?: number;
+}
+
+/** Rows in one page, and bytes of payload in one fetch; an event larger than that is fetched alone. */
+const PAGE_ROWS = 2_000;
+const FETCH_BYTES = 4 * 1_048_576;
+const EVENT_OVERHEAD_BYTES = 600;
+
+/**
+ * Delivers what a fixed snapshot sees, once, by `seq`. The set can't change any more, so that a cursor over `seq` is
+ * exact here, which it never is over a table that is being written.
+ *
+ * Sizes are asked for before payloads are fetched: a page of large rows must not be held in memory.
+ */
+export class TablePass implements Source {
+  private readonly options: TablePassOptions;
+  private readonly table: string;
+
+  constructor(options: TablePassOptions) {
+    this.options = options;
+    this.table = qualified(options.config.outbox.schema, options.config.outbox.table);
+  }
+
+  async *batches(signal: AbortSignal): AsyncGenerator<Batch> {
+    let after = this.options.afterSeq;
+    let shape: TableShape | undefined;
+    while (!signal.aborted) {
+      const page = await this.nextPage(after);
+      for (let from = 0; from < page.length && !signal.aborted; ) {
+        const to = endOfFetch(page, from);
+        shape ??= await this.readShape();
+        const rows = await this.fetch(shape, page.slice(from, to));
+        from = to;
+        faultPoint('during-table-pass');
+        yield toBatch(rows);
+      }
+      const last = page.at(-1);
+      if (!last) return;
+      after = last.seq;
+    }
+  }
+
+  acknowledge(): void {
+    // The progress row is the acknowledgement.
+  }
+
+  private async nextPage(after: number): Promise<{ seq: number; bytes: number }[]> {
+    const { config, client, snapshot, horizon } = this.options;
+    const { columns } = config.outbox;
+    const seq = quoteIdentifier(columns.seq);
+    const xid = quoteIdentifier(columns.xid);
+    const undelivered = config.cleanup === 'mark' ? `and ${quoteIdentifier(columns.deliveredAt)} is null` : '';
+    const unseen = horizon === undefined ? '' : `and not pg_visible_in_snapshot(${xid}, $4::pg_snapshot)`;
+    const { rows } = await client.query<{ seq: string; bytes: string | null }>(
+      `select ${seq} as seq, octet_length(${quoteIdentifier(columns.payload)}::text) as bytes
+         from ${this.table}
+        where ${seq} > $1 and pg_visible_in_snapshot(${xid}, $2::pg_snapshot) ${undelivered} ${unseen}
+        order by ${seq} limit $3`,
+      [after, snapshot, this.options.limitRows ?? PAGE_ROWS, ...(horizon === undefined ? [] : [horizon])],
+    );
+    return rows.map((row) => ({ seq: parseIdentity(columns.seq, row.seq), bytes: Number(row.bytes ?? 0) }));
+  }
+
+  private async readShape(): Promise<TableShape> {
+    const { rows } = await this.options.client.query<{ name: string; oid: string }>(
+      `select attname as name, atttypid as oid from pg_attribute
+        where attrelid = $1::regclass and attnum > 0 and not attisdropped order by attnum`,
+      [this.table],
+    );
+    return {
+      columns: rows.map(({ name }) => name),
+      typeOids: new Map(rows.map(({ name, oid }) => [name, Number(oid)])),
+    };
+  }
+
+  private async fetch(shape: TableShape, page: readonly { seq: number }[]): Promise<OutboxEvent[]> {
+    const { config, client } = this.options;
+    const { columns } = config.outbox;
+    const seq = quoteIdentifier(columns.seq);
+    const { rows } = await client.query<Record<string, string | null>>(
+      `select *, extract(epoch from ${createdAt(shape, columns.createdAt)}) * 1000 as relay_committed_ms
+         from ${this.table} where ${seq} = any($1::bigint[]) order by ${seq}`,
+      [page.map((row) => row.seq)],
+    );
+    return rows.map((values) => toEvent(shape, values, columns));
+  }
+}
+
+function createdAt(shape: TableShape, column: string): string {
+  return shape.typeOids.has(column) ? quoteIdentifier(column) : 'clock_timestamp()';
+}
+
+function endOfFetch(page: readonly { bytes: number }[], from: number): number {
+  let bytes = 0;
+  let to = from;
+  while (to < page.length && (to === from || bytes + (page[to]?.bytes ?? 0) <= FETCH_BYTES)) {
+    bytes += page[to]?.bytes ?? 0;
+    to++;
+  }
+  return to;
+}
+
+/** Each row is a transaction of its own whose position is its `seq`, so that the same books serve both sources. */
+function toEvent(
+  shape: TableShape,
+  values: Readonly<Record<string, string | null>>,
+  columns: Config['outbox']['columns'],
+): OutboxEvent {
+  const row = new TableRow(shape, values);
+  const seq = parseIdentity(columns.seq, row.text(columns.seq));
+  const xid = parseIdentity(columns.xid, row.text(columns.xid));
+  const transaction: Transaction = {
+    xid,
+    committedAtMs: Number(values['relay_committed_ms'] ?? 0),
+    endLsn: BigInt(seq),
+    outstanding: 1,
+  };
+  return { row, seq, xid, transaction, sizeBytes: row.sizeBytes + EVENT_OVERHEAD_BYTES };
+}
+
+function toBatch(events: readonly OutboxEvent[]): Batch {
+  return { events, transactions: events.map(({ transaction }) => transaction), heardLsn: 0n };
+}

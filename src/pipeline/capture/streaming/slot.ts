@@ -1,0 +1,127 @@
+import { Client as PgClient, type Client, type ClientConfig } from 'pg';
+import { RelayError } from '../../../errors/errors.ts';
+import { parseLsn } from '../../../postgres/lsn.ts';
+
+/** A replication slot as the server shows it. */
+export interface Slot {
+  readonly plugin: string;
+  readonly slotType: string;
+  readonly database: string;
+  readonly activePid: number | undefined;
+  readonly confirmedLsn: bigint | undefined;
+  /** `reserved`, `extended`, `unreserved`, `lost`; `lost`: its WAL is gone. */
+  readonly walStatus: string | undefined;
+}
+
+export interface SystemIdentity {
+  readonly systemIdentifier: string;
+  readonly timeline: number;
+}
+
+export interface CreatedSlot {
+  /** Everything committed from here on is streamed; everything before is in the snapshot. */
+  readonly createdLsn: bigint;
+  /** Name of the exported snapshot; valid until the connection that made it is used again. */
+  readonly snapshotName: string;
+}
+
+export async function readSlot(client: Client, slotName: string): Promise<Slot | undefined> {
+  const { rows } = await client.query<Record<string, string | null>>(
+    `select plugin, slot_type, database, active_pid, confirmed_flush_lsn, wal_status
+       from pg_replication_slots where slot_name = $1`,
+    [slotName],
+  );
+  const row = rows[0];
+  if (!row) return undefined;
+  return {
+    plugin: row['plugin'] ?? '',
+    slotType: row['slot_type'] ?? '',
+    database: row['database'] ?? '',
+    activePid: row['active_pid'] ? Number(row['active_pid']) : undefined,
+    confirmedLsn: row['confirmed_flush_lsn'] ? parseLsn(row['confirmed_flush_lsn']) : undefined,
+    walStatus: row['wal_status'] ?? undefined,
+  };
+}
+
+/**
+ * Ends a server process that still holds the slot. Only the leader calls this: its lock proves that whoever opened
+ * that connection is gone or cut off, and the server may need a minute to notice it by itself.
+ */
+export async function terminateHolder(client: Client, slotName: string): Promise<void> {
+  await client.query(
+    `select pg_terminate_backend(active_pid) from pg_replication_slots
+      where slot_name = $1 and active_pid is not null`,
+    [slotName],
+  );
+}
+
+export async function dropSlot(client: Client, slotName: string): Promise<void> {
+  await terminateHolder(client, slotName);
+  await client.query(
+    `select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1`,
+    [slotName],
+  );
+}
+
+/** A connection for replication commands outside a stream. */
+export class ReplicationSession {
+  private readonly client: Client;
+
+  private constructor(client: Client) {
+    this.client = client;
+  }
+
+  static async open(config: ClientConfig): Promise<ReplicationSession> {
+    // Creating a slot waits for every running transaction, however long; a statement timeout must not end that.
+    const options = `${config.options ?? ''} -c statement_timeout=0`;
+    const client = new PgClient({ ...config, options, replication: 'database' } as ClientConfig);
+    client.on('error', () => undefined);
+    await client.connect();
+    return new ReplicationSession(client);
+  }
+
+  async identifySystem(): Promise<SystemIdentity> {
+    const { rows } = await this.client.query<{ systemid: string; timeline: string }>('IDENTIFY_SYSTEM');
+    const row = rows[0];
+    if (!row) throw new TypeError('IDENTIFY_SYSTEM returned nothing');
+    return { systemIdentifier: row.systemid, timeline: Number(row.timeline) };
+  }
+
+  /** Waits for the transactions that run now; `signal` gives up and leaves no slot behind. */
+  async createSlot(slotName: string, signal: AbortSignal): Promise<CreatedSlot> {
+    const abort = (): void => this.destroy();
+    signal.addEventListener('abort', abort, { once: true });
+    try {
+      // The syntax that 14 to 18 understand.
+      const { rows } = await this.client.query<{ consistent_point: string; snapshot_name: string }>(
+        `CREATE_REPLICATION_SLOT "${slotName}" LOGICAL pgoutput EXPORT_SNAPSHOT`,
+      );
+      const row = rows[0];
+      if (!row) throw new TypeError('CREATE_REPLICATION_SLOT returned nothing');
+      return { createdLsn: parseLsn(row.consistent_point), snapshotName: row.snapshot_name };
+    } finally {
+      signal.removeEventListener('abort', abort);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.client.end().catch(() => undefined);
+  }
+
+  /** The server notices the closed socket, ends the command and drops the half-made slot. */
+  private destroy(): void {
+    const { connection } = this.client as unknown as { connection: { stream: { destroy(): void } } };
+    connection.stream.destroy();
+  }
+}
+
+/** Throws when a slot of this name belongs to somebody else: it must not be dropped, and can't be used. */
+export function assertOurs(slot: Slot, slotName: string, database: string): void {
+  if (slot.slotType === 'logical' && slot.plugin === 'pgoutput' && slot.database === database) return;
+  throw new RelayError(
+    'stop',
+    'slot-foreign',
+    `slot ${slotName} is a ${slot.slotType} slot of plugin ${slot.plugin || 'none'} in database ${slot.database || 'none'}`,
+    { advice: 'Set SLOT_NAME to a name of its own, or drop that slot if nobody needs it.' },
+  );
+}

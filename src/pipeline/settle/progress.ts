@@ -1,0 +1,188 @@
+import type { Client } from 'pg';
+import type { Config } from '../../config/config.ts';
+import { RelayError } from '../../errors/errors.ts';
+import { qualified, quoteIdentifier } from '../../postgres/identifier.ts';
+import { formatLsn, parseLsn } from '../../postgres/lsn.ts';
+import { flattenRuns, unflattenRuns, type Run } from './settled-runs.ts';
+import type { Settled, Write } from './settlement.ts';
+
+/** The one row that knows what is durable. */
+export interface Progress {
+  readonly systemIdentifier: string;
+  readonly timeline: number;
+  /** Where the slot began: a slot of the same name that was made again begins later. */
+  readonly slotCreatedLsn: bigint;
+  /** `table`: what `snapshot` sees is being delivered from the table; `complete`: the stream brings everything new. */
+  readonly handover: 'table' | 'complete';
+  readonly snapshot: string | undefined;
+  readonly horizon: string | undefined;
+  readonly tableSeq: number;
+  readonly durableLsn: bigint;
+  readonly beyond: readonly Run[];
+}
+
+/** Where a write's position belongs: the stream's is an LSN, the table pass' a `seq`. */
+export type Phase = 'table' | 'complete';
+
+/** Reads and writes the progress row, in one transaction with the clean-up. */
+export class ProgressStore {
+  private readonly config: Config;
+  private readonly progress: string;
+
+  constructor(config: Config) {
+    this.config = config;
+    this.progress = qualified(config.outbox.schema, 'outbox_relay_progress');
+  }
+
+  async read(client: Client): Promise<Progress | undefined> {
+    const { rows } = await client.query<Record<string, string | null>>(
+      `select system_identifier, timeline, slot_created_lsn, handover, snapshot, horizon, table_seq, durable_lsn,
+              array_to_string(beyond, ',') as beyond
+         from ${this.progress} where slot_name = $1`,
+      [this.config.slotName],
+    );
+    const row = rows[0];
+    if (!row?.['slot_created_lsn'] || !row['durable_lsn'] || !row['handover']) return undefined;
+    return {
+      systemIdentifier: row['system_identifier'] ?? '',
+      timeline: Number(row['timeline']),
+      slotCreatedLsn: parseLsn(row['slot_created_lsn']),
+      handover: row['handover'] as Phase,
+      snapshot: row['snapshot'] ?? undefined,
+      horizon: row['horizon'] ?? undefined,
+      tableSeq: Number(row['table_seq'] ?? 0),
+      durableLsn: parseLsn(row['durable_lsn']),
+      beyond: unflattenRuns(row['beyond'] ? row['beyond'].split(',').map(Number) : []),
+    };
+  }
+
+  /** A hand-over begins: the slot exists, and what `snapshot` sees is to be delivered from the table. */
+  async beginHandover(client: Client, progress: Progress): Promise<void> {
+    const { outbox, slotName } = this.config;
+    await client.query(
+      `insert into ${this.progress} as p (slot_name, outbox_table, system_identifier, timeline, slot_created_lsn,
+              handover, snapshot, horizon, table_seq, durable_lsn, beyond, updated_at)
+       values ($1, $2, $3, $4, $5, 'table', $6, $7, 0, $5, '{}', clock_timestamp())
+       on conflict (slot_name) do update set
+              outbox_table = excluded.outbox_table, system_identifier = excluded.system_identifier,
+              timeline = excluded.timeline, slot_created_lsn = excluded.slot_created_lsn, handover = 'table',
+              snapshot = excluded.snapshot, horizon = excluded.horizon, table_seq = 0,
+              durable_lsn = excluded.durable_lsn, beyond = '{}', updated_at = clock_timestamp()`,
+      [
+        slotName,
+        `${outbox.schema}.${outbox.table}`,
+        progress.systemIdentifier,
+        progress.timeline,
+        formatLsn(progress.slotCreatedLsn),
+        progress.snapshot,
+        progress.horizon ?? null,
+      ],
+    );
+  }
+
+  /** The table pass is over: from here the stream alone brings events. */
+  async completeHandover(client: Client, slotCreatedLsn: bigint): Promise<void> {
+    await this.mustUpdate(
+      client,
+      `handover = 'complete', horizon = coalesce(snapshot, horizon), snapshot = null`,
+      slotCreatedLsn,
+    );
+  }
+
+  /** Everything that this snapshot sees is delivered. */
+  async moveHorizon(client: Client, slotCreatedLsn: bigint, horizon: string): Promise<void> {
+    await this.mustUpdate(client, 'horizon = $3', slotCreatedLsn, [horizon]);
+  }
+
+  /**
+   * Removes the settled rows, parks the refused ones and notes the progress: one statement, so one transaction.
+   * Repeating it after an unknown end is harmless. Returns how many rows were removed or marked.
+   */
+  async write(client: Client, write: Write, phase: Phase, slotCreatedLsn: bigint): Promise<number> {
+    const parked = write.settled.filter((settled) => settled.parked);
+    const columns = ['seqFrom', 'seqTo', 'xidFrom', 'xidTo'] as const;
+    const { rows } = await client.query<{ noted: string; removed: string }>({
+      // A name: parsed and planned once for the connection.
+      name: `settle-${phase}-${parked.length > 0 ? 'parking' : 'plain'}`,
+      text: this.statement(phase, parked.length > 0),
+      values: [
+        this.config.slotName,
+        formatLsn(slotCreatedLsn),
+        phase === 'table' ? write.position.toString() : formatLsn(write.position),
+        phase === 'table' ? [] : flattenRuns(write.beyond),
+        ...columns.map((column) => write.runs.map((run) => run[column])),
+        ...(parked.length > 0 ? [JSON.stringify(parked.map((settled) => this.deadLetter(settled)))] : []),
+      ],
+    });
+    if (rows[0]?.noted !== '1') throw progressLost();
+    return Number(rows[0].removed);
+  }
+
+  private statement(phase: Phase, parking: boolean): string {
+    const position = phase === 'table' ? 'table_seq = $3::bigint' : 'durable_lsn = $3::pg_lsn';
+    const deadLetters = qualified(this.config.outbox.schema, 'outbox_relay_dead_letters');
+    const parked = `parked as (
+      insert into ${deadLetters} (slot_name, event_id, seq, xid, destination, key, code, reason, attempts, "row")
+      select $1, d.event_id, d.seq, d.xid, d.destination, d.key, d.code, d.reason, d.attempts, d."row"
+        from noted, jsonb_to_recordset($9::jsonb) as d(event_id text, seq bigint, xid bigint, destination text,
+             key text, code text, reason text, attempts int, "row" jsonb)
+      on conflict do nothing),`;
+    return `with noted as (
+      update ${this.progress} set ${position}, beyond = $4::bigint[], updated_at = clock_timestamp()
+       where slot_name = $1 and slot_created_lsn = $2::pg_lsn and handover = '${phase}' returning 1),
+      runs as (select * from unnest($5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
+                 as r(seq_from, seq_to, xid_from, xid_to)),
+      ${parking ? parked : ''}
+      removed as (${this.removal()})
+      select (select count(*) from noted) as noted, (select count(*) from removed) as removed`;
+  }
+
+  private removal(): string {
+    const { cleanup, outbox } = this.config;
+    if (cleanup === 'none') return 'select 1 where false';
+    const table = qualified(outbox.schema, outbox.table);
+    const seq = `o.${quoteIdentifier(outbox.columns.seq)}`;
+    const xid = `o.${quoteIdentifier(outbox.columns.xid)}`;
+    const settled = `${seq} between r.seq_from and r.seq_to
+         and ${xid} between r.xid_from::text::xid8 and r.xid_to::text::xid8`;
+    if (cleanup === 'delete') return `delete from ${table} o using runs r, noted where ${settled} returning 1`;
+    const delivered = quoteIdentifier(outbox.columns.deliveredAt);
+    return `update ${table} o set ${delivered} = clock_timestamp() from runs r, noted
+             where ${settled} and o.${delivered} is null returning 1`;
+  }
+
+  private deadLetter({ event, parked }: Settled): Record<string, unknown> {
+    const { row } = event;
+    return {
+      event_id: row.text(this.config.outbox.columns.id) ?? null,
+      seq: event.seq,
+      xid: event.xid,
+      destination: parked?.destination ?? null,
+      key: parked?.key ?? null,
+      code: parked?.code,
+      reason: parked?.reason,
+      attempts: parked?.attempts,
+      row: Object.fromEntries(row.columns.map((column) => [column, row.text(column) ?? null])),
+    };
+  }
+
+  private async mustUpdate(
+    client: Client,
+    set: string,
+    slotCreatedLsn: bigint,
+    values: unknown[] = [],
+  ): Promise<void> {
+    const { rowCount } = await client.query(
+      `update ${this.progress} set ${set}, updated_at = clock_timestamp()
+        where slot_name = $1 and slot_created_lsn = $2::pg_lsn`,
+      [this.config.slotName, formatLsn(slotCreatedLsn), ...values],
+    );
+    if (rowCount !== 1) throw progressLost();
+  }
+}
+
+function progressLost(): RelayError {
+  return new RelayError('retry', 'progress-lost', 'the progress row of this slot was changed by somebody else', {
+    advice: 'Another relay with the same SLOT_NAME took over, or the row was edited; the relay looks at it again.',
+  });
+}

@@ -1,0 +1,93 @@
+import type { Client } from 'pg';
+import { faultPoint } from '../../lifecycle/fault-point.ts';
+import type { Phase, ProgressStore } from './progress.ts';
+import type { Settled, Settlement, Write } from './settlement.ts';
+
+export interface SettlerOptions {
+  readonly client: Client;
+  readonly store: ProgressStore;
+  readonly settlement: Settlement;
+  readonly phase: Phase;
+  readonly slotCreatedLsn: bigint;
+  readonly acknowledge: (position: bigint) => void;
+  readonly onWritten: (write: Write, removedRows: number) => void;
+}
+
+/** Most events in one transaction of the clean-up: short enough never to stand in a writer's way. */
+const MAX_EVENTS_PER_WRITE = 5_000;
+/** An idle stream's position is noted this often at most … */
+const IDLE_WRITE_INTERVAL_MS = 10_000;
+/** … and only when the log moved by so much: the note itself moves it, too. */
+const IDLE_WRITE_BYTES = 1_048_576n;
+
+/**
+ * Writes what is settled, beside publishing: durable → one transaction (rows, dead letters, progress) → acknowledged.
+ * One write at a time; while it runs the next one grows. Fails with the database's error; what was not written then
+ * stays in the settlement and is carried into the next session.
+ */
+export class Settler {
+  private readonly options: SettlerOptions;
+  private wake: (() => void) | undefined;
+  private draining = false;
+  private idleSinceMs = performance.now();
+
+  constructor(options: SettlerOptions) {
+    this.options = options;
+  }
+
+  add(settled: readonly Settled[]): void {
+    this.options.settlement.settle(settled);
+    this.notify();
+  }
+
+  /** Ends when drained; throws when a write failed or the signal aborted. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { settlement } = this.options;
+    const timer = setInterval(this.notify, IDLE_WRITE_INTERVAL_MS);
+    signal.addEventListener('abort', this.notify, { once: true });
+    try {
+      for (;;) {
+        signal.throwIfAborted();
+        if (settlement.unwritten > 0 || this.idleWriteDue()) await this.writeOnce();
+        else if (this.draining) return;
+        else await this.waitForWork();
+      }
+    } finally {
+      clearInterval(timer);
+      signal.removeEventListener('abort', this.notify);
+    }
+  }
+
+  /** Lets `run` end once everything added is written. */
+  drain(): void {
+    this.draining = true;
+    this.notify();
+  }
+
+  private async writeOnce(): Promise<void> {
+    const { client, store, settlement, phase, slotCreatedLsn } = this.options;
+    const write = settlement.nextWrite(MAX_EVENTS_PER_WRITE);
+    faultPoint('after-publish-before-settle');
+    const removed = await store.write(client, write, phase, slotCreatedLsn);
+    const position = settlement.committed(write);
+    this.idleSinceMs = performance.now();
+    faultPoint('after-settle-before-acknowledge');
+    this.options.acknowledge(position);
+    faultPoint('after-acknowledge');
+    this.options.onWritten(write, removed);
+  }
+
+  private idleWriteDue(): boolean {
+    if (performance.now() - this.idleSinceMs < IDLE_WRITE_INTERVAL_MS) return false;
+    return this.options.settlement.aheadBytes >= IDLE_WRITE_BYTES;
+  }
+
+  private async waitForWork(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.wake = resolve;
+    await promise;
+    this.wake = undefined;
+  }
+
+  private readonly notify = (): void => this.wake?.();
+}
