@@ -30,6 +30,8 @@ export interface OutboxEvent {
   readonly seq: number;
   readonly xid: number;
   readonly transaction: Transaction;
-  /** Bytes that holding this event in memory costs, for the in-flight window. */
+  /** Bytes of the row's values in text form. */
   readonly sizeBytes: number;
+  /** The payload was too large to be fetched; the row's other values are here. */
+  readonly payloadLeftInTable?: true;
 }

@@ -1,7 +1,7 @@
 import type { Client } from 'pg';
 import type { Config } from '../../config/config.ts';
 import { RelayError } from '../../errors/errors.ts';
-import { qualified, quoteIdentifier } from '../../postgres/identifier.ts';
+import { qualified, quoteIdentifier, quoteLiteral } from '../../postgres/identifier.ts';
 import { formatLsn, parseLsn } from '../../postgres/lsn.ts';
 import { flattenRuns, unflattenRuns, type Run } from './settled-runs.ts';
 import type { Settled, Write } from './settlement.ts';
@@ -120,12 +120,17 @@ export class ProgressStore {
 
   private statement(phase: Phase, parking: boolean): string {
     const position = phase === 'table' ? 'table_seq = $3::bigint' : 'durable_lsn = $3::pg_lsn';
-    const deadLetters = qualified(this.config.outbox.schema, 'outbox_relay_dead_letters');
+    const { outbox } = this.config;
+    const table = qualified(outbox.schema, outbox.table);
+    const { payload } = outbox.columns;
+    const deadLetters = qualified(outbox.schema, 'outbox_relay_dead_letters');
     const parked = `parked as (
       insert into ${deadLetters} (slot_name, event_id, seq, xid, destination, key, code, reason, attempts, "row")
-      select $1, d.event_id, d.seq, d.xid, d.destination, d.key, d.code, d.reason, d.attempts, d."row"
+      select $1, d.event_id, d.seq, d.xid, d.destination, d.key, d.code, d.reason, d.attempts,
+             d."row" || coalesce((select jsonb_build_object(${quoteLiteral(payload)}::text, o.${quoteIdentifier(payload)}::text)
+               from ${table} o where d.from_table and o.${quoteIdentifier(outbox.columns.seq)} = d.seq), '{}')
         from noted, jsonb_to_recordset($9::jsonb) as d(event_id text, seq bigint, xid bigint, destination text,
-             key text, code text, reason text, attempts int, "row" jsonb)
+             key text, code text, reason text, attempts int, from_table boolean, "row" jsonb)
       on conflict do nothing),`;
     return `with noted as (
       update ${this.progress} set ${position}, beyond = $4::bigint[], updated_at = clock_timestamp()
@@ -162,6 +167,7 @@ export class ProgressStore {
       code: parked?.code,
       reason: parked?.reason,
       attempts: parked?.attempts,
+      from_table: event.payloadLeftInTable === true,
       row: Object.fromEntries(row.columns.map((column) => [column, row.text(column) ?? null])),
     };
   }

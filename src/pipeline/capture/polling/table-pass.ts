@@ -20,10 +20,15 @@ export interface TablePassOptions {
   readonly limitRows?: number;
 }
 
+interface PageRow {
+  readonly seq: number;
+  /** Bytes of the payload's text form. */
+  readonly bytes: number;
+}
+
 /** Rows in one page, and bytes of payload in one fetch; an event larger than that is fetched alone. */
 const PAGE_ROWS = 2_000;
 const FETCH_BYTES = 4 * 1_048_576;
-const EVENT_OVERHEAD_BYTES = 600;
 
 /**
  * Delivers what a fixed snapshot sees, once, by `seq`. The set can't change any more, so that a cursor over `seq` is
@@ -48,10 +53,10 @@ export class TablePass implements Source {
       for (let from = 0; from < page.length && !signal.aborted; ) {
         const to = endOfFetch(page, from);
         shape ??= await this.readShape();
-        const rows = await this.fetch(shape, page.slice(from, to));
+        const events = await this.fetch(shape, page.slice(from, to));
         from = to;
         faultPoint('during-table-pass');
-        yield toBatch(rows);
+        yield toBatch(events);
       }
       const last = page.at(-1);
       if (!last) return;
@@ -63,7 +68,7 @@ export class TablePass implements Source {
     // The progress row is the acknowledgement.
   }
 
-  private async nextPage(after: number): Promise<{ seq: number; bytes: number }[]> {
+  private async nextPage(after: number): Promise<PageRow[]> {
     const { config, client, snapshot, horizon } = this.options;
     const { columns } = config.outbox;
     const seq = quoteIdentifier(columns.seq);
@@ -92,16 +97,19 @@ export class TablePass implements Source {
     };
   }
 
-  private async fetch(shape: TableShape, page: readonly { seq: number }[]): Promise<OutboxEvent[]> {
+  private async fetch(shape: TableShape, page: readonly PageRow[]): Promise<OutboxEvent[]> {
     const { config, client } = this.options;
     const { columns } = config.outbox;
     const seq = quoteIdentifier(columns.seq);
+    // An oversized payload stands alone in its page; it stays in the database, where it is parked.
+    const leftBytes = (page[0]?.bytes ?? 0) > config.maxEventBytes ? (page[0]?.bytes ?? 0) : 0;
+    const wanted = shape.columns.filter((column) => leftBytes === 0 || column !== columns.payload);
     const { rows } = await client.query<Record<string, string | null>>(
-      `select *, extract(epoch from ${createdAt(shape, columns.createdAt)}) * 1000 as relay_committed_ms
+      `select ${wanted.map(quoteIdentifier).join(', ')}, extract(epoch from ${createdAt(shape, columns.createdAt)}) * 1000 as relay_committed_ms
          from ${this.table} where ${seq} = any($1::bigint[]) order by ${seq}`,
       [page.map((row) => row.seq)],
     );
-    return rows.map((values) => toEvent(shape, values, columns));
+    return rows.map((values) => toEvent(shape, values, columns, leftBytes));
   }
 }
 
@@ -109,7 +117,7 @@ function createdAt(shape: TableShape, column: string): string {
   return shape.typeOids.has(column) ? quoteIdentifier(column) : 'clock_timestamp()';
 }
 
-function endOfFetch(page: readonly { bytes: number }[], from: number): number {
+function endOfFetch(page: readonly PageRow[], from: number): number {
   let bytes = 0;
   let to = from;
   while (to < page.length && (to === from || bytes + (page[to]?.bytes ?? 0) <= FETCH_BYTES)) {
@@ -124,6 +132,7 @@ function toEvent(
   shape: TableShape,
   values: Readonly<Record<string, string | null>>,
   columns: Config['outbox']['columns'],
+  payloadBytes: number,
 ): OutboxEvent {
   const row = new TableRow(shape, values);
   const seq = parseIdentity(columns.seq, row.text(columns.seq));
@@ -134,7 +143,8 @@ function toEvent(
     endLsn: BigInt(seq),
     outstanding: 1,
   };
-  return { row, seq, xid, transaction, sizeBytes: row.sizeBytes + EVENT_OVERHEAD_BYTES };
+  const left = payloadBytes > 0 ? ({ payloadLeftInTable: true } as const) : {};
+  return { ...left, row, seq, xid, transaction, sizeBytes: Math.max(row.sizeBytes, payloadBytes) };
 }
 
 function toBatch(events: readonly OutboxEvent[]): Batch {

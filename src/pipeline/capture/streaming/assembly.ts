@@ -5,9 +5,6 @@ import type { Batch } from '../source.ts';
 import { decodeTuple, type PgoutputHandler } from './decoder.ts';
 import type { Relation } from './tuple-row.ts';
 
-/** What an event costs in memory beside its bytes: objects, offsets, lane entry. Measured, rounded up. */
-const EVENT_OVERHEAD_BYTES = 600;
-
 export interface OutboxIdentity {
   readonly schema: string;
   readonly table: string;
@@ -88,7 +85,7 @@ export class TransactionAssembly implements PgoutputHandler {
       seq: parseIdentity(this.outbox.seqColumn, row.text(this.outbox.seqColumn)),
       xid: parseIdentity(this.outbox.xidColumn, row.text(this.outbox.xidColumn)),
       transaction,
-      sizeBytes: end - start + EVENT_OVERHEAD_BYTES,
+      sizeBytes: end - start,
     });
   }
 

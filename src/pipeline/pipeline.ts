@@ -1,0 +1,110 @@
+import type { OutboxEvent } from './capture/event.ts';
+import type { Batch, Source } from './capture/source.ts';
+import { isUnaddressable, type Address } from './envelope/router.ts';
+import type { Message } from './envelope/message.ts';
+import { Dispatcher, type DispatcherOptions } from './publish/dispatcher.ts';
+import type { Verdict } from './publish/lanes.ts';
+import type { Settled, Settlement } from './settle/settlement.ts';
+import type { Settler } from './settle/settler.ts';
+import { InFlightWindow, type WindowLimits } from './window.ts';
+
+export interface PipelineOptions extends Omit<DispatcherOptions, 'onVerdicts'> {
+  readonly source: Source;
+  readonly address: Address;
+  readonly settlement: Settlement;
+  readonly settler: Settler;
+  readonly window: WindowLimits;
+  readonly onDurable: (messages: readonly Message[]) => void;
+  readonly onParked: (settled: Settled) => void;
+  readonly onSkipped: (count: number) => void;
+}
+
+/**
+ * capture → envelope → publish → settle, from one source, until it ends.
+ *
+ * Invariant: a position is acknowledged only after everything at or below it is durable at the broker or parked, and
+ * after the progress row says so.
+ */
+export class Pipeline {
+  private readonly options: PipelineOptions;
+  private readonly dispatcher: Dispatcher;
+  readonly window: InFlightWindow;
+
+  constructor(options: PipelineOptions) {
+    this.options = options;
+    this.window = new InFlightWindow(options.window);
+    this.dispatcher = new Dispatcher({ ...options, onVerdicts: (verdicts) => this.settleVerdicts(verdicts) });
+  }
+
+  /** Reads to the end of the source and waits until all of it is settled, or stops reading when the signal aborts. */
+  async run(signal: AbortSignal): Promise<void> {
+    for await (const batch of this.options.source.batches(signal)) {
+      this.accept(batch);
+      await this.window.room(signal);
+    }
+    if (!signal.aborted) await this.dispatcher.idle();
+  }
+
+  /** Sends nothing more and waits for what the broker has. Resolves with how many answers did not come in time. */
+  async stop(deadlineMs: number): Promise<number> {
+    this.dispatcher.stop();
+    let timer: NodeJS.Timeout | undefined;
+    const deadline = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, deadlineMs);
+    });
+    await Promise.race([this.dispatcher.idle(), deadline]);
+    clearTimeout(timer);
+    return this.dispatcher.outstanding;
+  }
+
+  /** There may be room at the broker. */
+  wake(): void {
+    this.dispatcher.schedule();
+  }
+
+  /** Rows were removed, or marked: they no longer cost memory. */
+  release(settled: readonly Settled[]): void {
+    for (const { event } of settled) this.window.leave(event);
+  }
+
+  /** Delivers events that no stream brought (orphans); they take no part in positions. */
+  accept(batch: Batch): void {
+    const { settlement, onSkipped } = this.options;
+    settlement.begin(batch.transactions, batch.heardLsn);
+    let skipped = 0;
+    for (const event of batch.events) {
+      if (settlement.skip(event)) skipped++;
+      else this.send(event);
+    }
+    if (skipped > 0) onSkipped(skipped);
+  }
+
+  private send(event: OutboxEvent): void {
+    this.window.enter(event);
+    const addressed = this.options.address(event);
+    if (!isUnaddressable(addressed)) {
+      this.dispatcher.add(addressed);
+      return;
+    }
+    const { code, reason } = addressed;
+    this.settle([{ event, parked: { code, reason, attempts: 0, destination: null, key: null } }]);
+  }
+
+  private settleVerdicts(verdicts: readonly Verdict[]): void {
+    const durable = verdicts.filter((verdict) => verdict.kind === 'durable');
+    if (durable.length > 0) this.options.onDurable(durable.map(({ message }) => message));
+    this.settle(verdicts.map(toSettled));
+  }
+
+  private settle(settled: readonly Settled[]): void {
+    for (const item of settled) if (item.parked) this.options.onParked(item);
+    this.options.settler.add(settled);
+  }
+}
+
+function toSettled(verdict: Verdict): Settled {
+  const { event, destination, key } = verdict.message;
+  if (verdict.kind === 'durable') return { event };
+  const { code, reason, attempts } = verdict;
+  return { event, parked: { code, reason, attempts, destination, key } };
+}

@@ -1,0 +1,211 @@
+import type { KafkaConfig } from '../../../config/config.ts';
+import { faultPoint } from '../../../lifecycle/fault-point.ts';
+import type { OnOutcome, Outcome } from '../publisher.ts';
+import type { ProduceAnswer } from './kafkajs.ts';
+import { PRODUCE_VERSION } from './kafkajs.ts';
+import type { BrokerLink } from './link.ts';
+import { answeredOutcome, refusedLocally, unknown } from './outcome.ts';
+import { type Batch, type CompressedRecords, gzipRecords, requestBound, writeProduceRequest } from './produce-request.ts';
+
+/** Messages of one partition on their way, and whom to tell. */
+export interface Group extends Batch {
+  readonly lane: string;
+  readonly onOutcome: OnOutcome;
+  /** `performance.now()` when it was handed over. */
+  readonly since: number;
+  readonly bound: number;
+  /** How often the topic was asked for in vain. */
+  asked: number;
+}
+
+export interface SenderEvents {
+  /** The link to this broker, or undefined while there is none. */
+  readonly link: () => BrokerLink | undefined;
+  /** Called exactly once a group that was added. `errorCode`: of the broker's answer, if there was one. */
+  readonly settle: (group: Group, outcome: Outcome, errorCode?: number) => void;
+  /** A request has gone out (`true`) or come to its end (`false`). */
+  readonly onBusy: (busy: boolean) => void;
+}
+
+/** The broker may use all of the configured time; only then is its silence a fault. */
+const ANSWER_MARGIN_MS = 2000;
+/** A request is not filled further beyond this; one larger group still goes, alone. */
+const MAX_REQUEST_BYTES = 8 * 1024 * 1024;
+
+interface Flight {
+  readonly groups: readonly Group[];
+  over: boolean;
+}
+
+/**
+ * Sends to one broker, one request at a time; what comes meanwhile grows into the next one. A partition occurs at most
+ * once in a request, and not again before its answer.
+ *
+ * After a request that failed as a whole, its partitions are **suspects**: each goes alone until it succeeds once, so
+ * that something which makes the broker end the connection can't take its neighbours with it for ever.
+ */
+export class Sender {
+  private readonly config: KafkaConfig;
+  private readonly events: SenderEvents;
+  private queue: Group[] = [];
+  private flight: Flight | undefined;
+  private readonly suspects = new Set<string>();
+  private buffer = Buffer.alloc(0);
+  private throttle: NodeJS.Timeout | undefined;
+
+  constructor(config: KafkaConfig, events: SenderEvents) {
+    this.config = config;
+    this.events = events;
+  }
+
+  get busy(): boolean {
+    return this.flight !== undefined;
+  }
+
+  get waiting(): readonly Group[] {
+    return this.queue;
+  }
+
+  add(group: Group): void {
+    this.queue.push(group);
+  }
+
+  /** Sends what waits, if nothing is in flight and the broker is connected. */
+  pump(): void {
+    if (this.flight !== undefined || this.queue.length === 0 || this.throttle !== undefined) return;
+    const link = this.events.link();
+    if (link === undefined) return;
+    const flight: Flight = { groups: this.take(), over: false };
+    this.flight = flight;
+    this.events.onBusy(true);
+    void this.fly(link, flight);
+  }
+
+  /** Takes the groups back that were not sent, to be led elsewhere. */
+  withdraw(): Group[] {
+    const groups = this.queue;
+    this.queue = [];
+    return groups;
+  }
+
+  /** Reports what is in flight as unknown, now. */
+  abandon(code: string, reason: string): void {
+    clearTimeout(this.throttle);
+    this.throttle = undefined;
+    if (this.flight !== undefined) this.land(this.flight, () => [unknown(code, reason)]);
+  }
+
+  private take(): Group[] {
+    const alone = this.queue[0]!;
+    if (this.suspects.has(alone.lane)) {
+      this.queue.shift();
+      return [alone];
+    }
+    const taken: Group[] = [];
+    const rest: Group[] = [];
+    const lanes = new Set<string>();
+    let bytes = 0;
+    for (const group of this.queue) {
+      const fits = taken.length === 0 || bytes + group.bound <= MAX_REQUEST_BYTES;
+      if (!fits || lanes.has(group.lane) || this.suspects.has(group.lane)) {
+        rest.push(group);
+      } else {
+        taken.push(group);
+        bytes += group.bound;
+      }
+      lanes.add(group.lane);
+    }
+    this.queue = rest;
+    // Batches of one topic stand side by side in a request.
+    return taken.sort((a, b) => (a.topic < b.topic ? -1 : Number(a.topic > b.topic)));
+  }
+
+  private async fly(link: BrokerLink, flight: Flight): Promise<void> {
+    const { groups } = flight;
+    let frame: Buffer;
+    let correlationId: number;
+    try {
+      const compressed = this.config.compression === 'gzip' ? await gzipRecords(groups) : undefined;
+      correlationId = link.nextCorrelationId();
+      frame = this.encode(groups, correlationId, compressed);
+    } catch (error) {
+      this.landUnencoded(flight, error);
+      return;
+    }
+    try {
+      const deadlineMs = this.config.requestTimeoutMs + ANSWER_MARGIN_MS;
+      if (link.needsAuthentication) await link.authenticate(deadlineMs);
+      const answer = await link.produce(frame, correlationId, deadlineMs);
+      faultPoint('after-publish-before-outcome');
+      this.rest(answer);
+      const codes = errorCodes(answer);
+      this.land(flight, (group) => {
+        const code = codes.get(`${group.topic}:${group.partition}`);
+        return [answeredOutcome(code, group, this.config.maxBatchBytes), code];
+      });
+    } catch (error) {
+      // The socket may still read from it.
+      this.buffer = Buffer.alloc(0);
+      const reason = error instanceof Error ? error : new Error(String(error));
+      link.destroy(reason);
+      if (groups.length > 1) for (const group of groups) this.suspects.add(group.lane);
+      this.land(flight, () => [unknown('connection-lost', reason.message)]);
+    }
+  }
+
+  private encode(groups: readonly Group[], correlationId: number, compressed?: CompressedRecords): Buffer {
+    const { clientId, requestTimeoutMs } = this.config;
+    const bound = requestBound(groups, clientId, compressed);
+    // One buffer for all requests: the one before has been answered, so nothing reads from it any more.
+    let buffer = this.buffer;
+    if (buffer.length < bound) {
+      buffer = Buffer.allocUnsafeSlow(bound);
+      if (bound <= MAX_REQUEST_BYTES) this.buffer = buffer;
+    }
+    const options = { apiVersion: PRODUCE_VERSION, correlationId, clientId, timeoutMs: requestTimeoutMs };
+    return buffer.subarray(0, writeProduceRequest(buffer, groups, options, compressed));
+  }
+
+  /** Nothing was sent. One group is to blame; which one, shows when each is encoded alone. */
+  private landUnencoded(flight: Flight, error: unknown): void {
+    if (flight.over) return;
+    if (flight.groups.length === 1) {
+      this.land(flight, (group) => [refusedLocally(group, error)]);
+      return;
+    }
+    for (const group of flight.groups) this.suspects.add(group.lane);
+    this.queue = [...flight.groups, ...this.queue];
+    this.land({ ...flight, groups: [] }, () => [unknown('', '')], flight);
+  }
+
+  private land(flight: Flight, judge: (group: Group) => [Outcome, number?], current = flight): void {
+    if (current.over) return;
+    current.over = true;
+    this.flight = undefined;
+    for (const group of flight.groups) {
+      const [outcome, errorCode] = judge(group);
+      if (outcome.kind === 'durable') this.suspects.delete(group.lane);
+      this.events.settle(group, outcome, errorCode);
+    }
+    this.events.onBusy(false);
+    this.pump();
+  }
+
+  /** The broker asks for a pause when a quota is used up (KIP-219); what is sent meanwhile only waits there. */
+  private rest(answer: ProduceAnswer): void {
+    const ms = answer.clientSideThrottleTime ?? 0;
+    if (ms <= 0) return;
+    this.throttle = setTimeout(() => {
+      this.throttle = undefined;
+      this.pump();
+    }, ms);
+  }
+}
+
+function errorCodes(answer: ProduceAnswer): Map<string, number> {
+  const codes = new Map<string, number>();
+  for (const { topicName, partitions } of answer.topics) {
+    for (const { partition, errorCode } of partitions) codes.set(`${topicName}:${partition}`, errorCode);
+  }
+  return codes;
+}

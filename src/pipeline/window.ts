@@ -1,0 +1,57 @@
+import type { OutboxEvent } from './capture/event.ts';
+
+/** What an event costs in memory beside its bytes: objects, offsets, its place in a lane. Measured, rounded up. */
+const EVENT_OVERHEAD_BYTES = 1_000;
+
+export interface WindowLimits {
+  readonly maxEvents: number;
+  readonly maxBytes: number;
+}
+
+/** Counts what is between capture and clean-up, and holds reading back at the limits: memory is bounded by these. */
+export class InFlightWindow {
+  private readonly limits: WindowLimits;
+  private waiter: (() => void) | undefined;
+  private eventCount = 0;
+  private byteCount = 0;
+
+  constructor(limits: WindowLimits) {
+    this.limits = limits;
+  }
+
+  get events(): number {
+    return this.eventCount;
+  }
+
+  get bytes(): number {
+    return this.byteCount;
+  }
+
+  enter(event: OutboxEvent): void {
+    this.eventCount++;
+    this.byteCount += event.sizeBytes + EVENT_OVERHEAD_BYTES;
+  }
+
+  leave(event: OutboxEvent): void {
+    this.eventCount--;
+    this.byteCount -= event.sizeBytes + EVENT_OVERHEAD_BYTES;
+    if (this.waiter && !this.full) {
+      this.waiter();
+      this.waiter = undefined;
+    }
+  }
+
+  get full(): boolean {
+    return this.eventCount >= this.limits.maxEvents || this.byteCount >= this.limits.maxBytes;
+  }
+
+  /** Resolves when there is room again, or the signal aborts. One waiter. */
+  async room(signal: AbortSignal): Promise<void> {
+    if (!this.full || signal.aborted) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.waiter = resolve;
+    signal.addEventListener('abort', resolve as () => void, { once: true });
+    await promise;
+    signal.removeEventListener('abort', resolve as () => void);
+  }
+}
