@@ -43,8 +43,12 @@ export interface Publisher {
    * has `room() === 0` meanwhile; an error that needs a person goes to `onFatal`.
    */
   connect(signal: AbortSignal): Promise<void>;
-  /** Identifies the lane whose order must be kept (Kafka: topic and partition; RabbitMQ: the ordering key). */
-  laneOf(message: Message): string;
+  /**
+   * Identifies the lane whose order must be kept (Kafka: topic and partition; RabbitMQ: the ordering key).
+   * `undefined`: not known yet (Kafka: a topic that was never asked for, or is missing). Such a message may be published,
+   * but later ones of its destination must wait behind it: their lane is known once it is.
+   */
+  laneOf(message: Message): string | undefined;
   /** How many messages may be handed over now; 0 while busy, blocked by the broker or not connected. */
   room(): number;
   /** How many bytes one `publish` call should carry at most. */

@@ -62,7 +62,10 @@ export class Cluster {
         if (failure?.consequence !== 'stop') failure = error;
       }
     }
-    throw failure ?? new RelayError('retry', 'kafka-unreachable', 'Connecting was given up', { advice: 'None needed.' });
+    throw (
+      failure ??
+      new RelayError('retry', 'kafka-unreachable', 'Connecting was given up', { advice: 'None needed.' })
+    );
   }
 
   /** The link to a node; when there is none yet, opens one, and `onLink` tells of it. */
@@ -102,7 +105,11 @@ export class Cluster {
   }
 
   private async connectTo(address: Address, signal: AbortSignal): Promise<void> {
-    const link = await BrokerLink.open(address, { config: this.config, connectTimeoutMs: this.connectTimeoutMs, signal });
+    const link = await BrokerLink.open(address, {
+      config: this.config,
+      connectTimeoutMs: this.connectTimeoutMs,
+      signal,
+    });
     this.strangers.add(link);
     link.onClose((reason) => {
       if (this.strangers.delete(link)) this.events.onLinkLost(-1, reason, !this.connected);
@@ -212,8 +219,14 @@ export function parseAddress(text: string): Address {
 
 function asUnreachable(error: unknown, address: Address): RelayError {
   const text = error instanceof Error ? error.message : String(error);
-  return new RelayError('retry', 'kafka-unreachable', `Kafka broker ${address.host}:${address.port}: ${text}`, {
-    advice: 'Check that KAFKA_SASL_MECHANISM and KAFKA_SSL fit the listener: a broker that wants a login closes the connection without one.',
-    cause: error,
-  });
+  return new RelayError(
+    'retry',
+    'kafka-unreachable',
+    `Kafka broker ${address.host}:${address.port}: ${text}`,
+    {
+      advice:
+        'Check that KAFKA_SASL_MECHANISM and KAFKA_SSL fit the listener: a broker that wants a login closes the connection without one.',
+      cause: error,
+    },
+  );
 }

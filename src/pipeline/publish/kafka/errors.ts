@@ -19,7 +19,10 @@ const REPLICAS =
 
 /** Error codes of the protocol. Source: https://kafka.apache.org/protocol#protocol_error_codes. Unlisted ones retry. */
 const BROKER_ERRORS: Readonly<Record<number, BrokerError>> = {
-  2: retry('corrupt-message', 'Look for a network device that changes bytes; the broker found a wrong checksum.'),
+  2: retry(
+    'corrupt-message',
+    'Look for a network device that changes bytes; the broker found a wrong checksum.',
+  ),
   3: { ...retry('topic-missing', LEADER_MOVED), staleMetadata: true, missing: true },
   5: { ...retry('leader-not-available', LEADER_MOVED), staleMetadata: true },
   6: { ...retry('not-leader', LEADER_MOVED), staleMetadata: true },
@@ -31,7 +34,10 @@ const BROKER_ERRORS: Readonly<Record<number, BrokerError>> = {
     'Raise max.message.bytes of the topic (or message.max.bytes of the broker), or make the payload smaller.',
   ),
   13: { ...retry('network-exception', LEADER_MOVED), staleMetadata: true },
-  17: park('topic-invalid', 'Correct ROUTE_TOPIC: a topic name has 1 to 249 characters of a-z A-Z 0-9 . _ and -.'),
+  17: park(
+    'topic-invalid',
+    'Correct ROUTE_TOPIC: a topic name has 1 to 249 characters of a-z A-Z 0-9 . _ and -.',
+  ),
   18: park('batch-too-large', 'Raise segment.bytes of the topic, or lower KAFKA_MAX_BATCH_BYTES.'),
   19: retry('not-enough-replicas', REPLICAS),
   20: retry('not-enough-replicas', REPLICAS),
@@ -49,11 +55,16 @@ const BROKER_ERRORS: Readonly<Record<number, BrokerError>> = {
   43: stop('format-unsupported', 'Set log.message.format.version of the topic to 0.11 or later.'),
   44: park('policy-violation', "The broker's policy refuses this record; ask who runs it."),
   56: { ...retry('storage-error', 'Look at the disks of the broker.'), staleMetadata: true },
-  58: authentication('The broker refused the credentials: correct KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD.'),
+  58: authentication(
+    'The broker refused the credentials: correct KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD.',
+  ),
   74: { ...retry('leader-epoch', LEADER_MOVED), staleMetadata: true },
   75: { ...retry('leader-epoch', LEADER_MOVED), staleMetadata: true },
   76: stop('compression-unsupported', 'Set KAFKA_COMPRESSION=none, or use a newer broker.'),
-  87: park('record-refused', 'A compacted topic refuses records without a key: give ROUTE_KEY a value, or use another topic.'),
+  87: park(
+    'record-refused',
+    'A compacted topic refuses records without a key: give ROUTE_KEY a value, or use another topic.',
+  ),
   89: retry('throttled', 'Raise the quota of the Kafka principal of the relay.'),
 };
 
@@ -61,7 +72,10 @@ const BROKER_ERRORS: Readonly<Record<number, BrokerError>> = {
 export function brokerError(errorCode: number): BrokerError {
   return (
     BROKER_ERRORS[errorCode] ??
-    retry(`kafka-error-${errorCode}`, 'Look the code up in the Kafka protocol guide and in the log of the broker.')
+    retry(
+      `kafka-error-${errorCode}`,
+      'Look the code up in the Kafka protocol guide and in the log of the broker.',
+    )
   );
 }
 
@@ -88,7 +102,10 @@ export function connectError(error: unknown, broker: string): RelayError {
   const { name, message, code, type } = describe(error);
   const text = `Kafka broker ${broker}: ${message}`;
   if (name === 'KafkaJSSASLAuthenticationError' || type === 'SASL_AUTHENTICATION_FAILED') {
-    return new RelayError('stop', 'kafka-authentication', text, { advice: AUTHENTICATION_ADVICE, cause: error });
+    return new RelayError('stop', 'kafka-authentication', text, {
+      advice: AUTHENTICATION_ADVICE,
+      cause: error,
+    });
   }
   if (type === 'UNSUPPORTED_SASL_MECHANISM' || type === 'ILLEGAL_SASL_STATE') {
     const advice = 'Set KAFKA_SASL_MECHANISM to a mechanism that the listener of the broker offers.';
@@ -103,7 +120,12 @@ export function connectError(error: unknown, broker: string): RelayError {
 }
 
 function isTlsError(code: string, message: string): boolean {
-  return code in TLS_ADVICE || code.startsWith('ERR_TLS') || code.startsWith('ERR_SSL') || /PEM|\bSSL\b/.test(message);
+  return (
+    code in TLS_ADVICE ||
+    code.startsWith('ERR_TLS') ||
+    code.startsWith('ERR_SSL') ||
+    /PEM|\bSSL\b/.test(message)
+  );
 }
 
 function describe(error: unknown): { name: string; message: string; code: string; type: string } {

@@ -13,7 +13,11 @@ const require = createRequire(import.meta.url);
 
 export interface KafkaConnection {
   readonly socket: Socket;
-  readonly requestQueue: { push(request: PushedRequest): void; destroy(): void };
+  readonly requestQueue: {
+    push(request: PushedRequest): void;
+    destroy(): void;
+    scheduleCheckPendingRequests: () => void;
+  };
   connect(): Promise<unknown>;
   authenticate(): Promise<void>;
   isConnected(): boolean;
@@ -53,7 +57,9 @@ export interface ResponseDecoder<T> {
 }
 
 /** API key → versions that the broker takes. */
-export type ApiVersions = Readonly<Record<number, { readonly minVersion: number; readonly maxVersion: number }>>;
+export type ApiVersions = Readonly<
+  Record<number, { readonly minVersion: number; readonly maxVersion: number }>
+>;
 
 interface Logger {
   namespace(): Logger;
@@ -86,7 +92,7 @@ export interface KafkaConnectionOptions {
   readonly socketFactory: (target: {
     host: string;
     port: number;
-    ssl: ConnectionOptions | undefined;
+    ssl: ConnectionOptions | null;
     onConnect: () => void;
   }) => Socket;
   readonly connectionTimeout: number;
@@ -145,7 +151,9 @@ export interface ApiVersionsAnswer {
 type Decode<T> = (payload: Buffer) => Promise<T>;
 
 function decoderOf<T>(api: string, version: number): Decode<T> {
-  const module = require(`kafkajs/src/protocol/requests/${api}/v${version}/response`) as { decode: Decode<T> };
+  const module = require(`kafkajs/src/protocol/requests/${api}/v${version}/response`) as {
+    decode: Decode<T>;
+  };
   return module.decode;
 }
 

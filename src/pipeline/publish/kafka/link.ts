@@ -80,6 +80,9 @@ export class BrokerLink {
       // Its own deadlines leave the connection in use; see the class comment.
       enforceRequestTimeout: false,
     });
+    // Looks after requests that wait for a free place; nothing ever waits here. kafkajs arms it with a negative time
+    // after every answer, which wakes the process and makes Node print a warning.
+    this.connection.requestQueue.scheduleCheckPendingRequests = () => undefined;
   }
 
   get closed(): boolean {
@@ -116,7 +119,14 @@ export class BrokerLink {
   async produce(frame: Buffer, correlationId: number, deadlineMs: number): Promise<ProduceAnswer> {
     const answer = new Promise<{ readonly payload: Buffer }>((resolve, reject) => {
       this.connection.requestQueue.push({
-        entry: { apiKey: API_KEY.produce, apiName: 'Produce', apiVersion: PRODUCE_VERSION, correlationId, resolve, reject },
+        entry: {
+          apiKey: API_KEY.produce,
+          apiName: 'Produce',
+          apiVersion: PRODUCE_VERSION,
+          correlationId,
+          resolve,
+          reject,
+        },
         expectResponse: true,
         requestTimeout: deadlineMs,
         sendRequest: () => void this.connection.socket.write(frame),
@@ -136,7 +146,7 @@ export class BrokerLink {
         apiName: 'Metadata',
         encode: async () => await Promise.resolve({ buf: buffer, buffer }),
       },
-      response: { decode: decodeMetadata, parse: async (decoded) => await Promise.resolve(decoded) },
+      response: { decode: decodeMetadata, parse: same },
     });
     return await this.withDeadline(answer, deadlineMs, 'Metadata');
   }
@@ -153,11 +163,11 @@ export class BrokerLink {
     for (const listener of this.closeListeners.splice(0)) listener(reason);
   }
 
-  private newSocket(target: Address & { ssl: ConnectionOptions | undefined; onConnect: () => void }): Socket {
+  private newSocket(target: Address & { ssl: ConnectionOptions | null; onConnect: () => void }): Socket {
     const { host, port, ssl, onConnect } = target;
     const servername = isIP(host) === 0 ? { servername: host } : {};
     const socket =
-      ssl === undefined
+      ssl === null
         ? connectTcp({ host, port }, onConnect)
         : connectTls({ host, port, ...servername, ...ssl }, onConnect);
     socket.setKeepAlive(true, KEEP_ALIVE_MS);
@@ -179,7 +189,7 @@ export class BrokerLink {
         apiName: 'ApiVersions',
         encode: async () => await Promise.resolve({ buf: empty, buffer: empty }),
       },
-      response: { decode: decodeApiVersions, parse: async (decoded) => await Promise.resolve(decoded) },
+      response: { decode: decodeApiVersions, parse: same },
     });
     const versions: ApiVersions = Object.fromEntries(answer.apiVersions.map((v) => [v.apiKey, v]));
     checkVersions(versions);
@@ -224,9 +234,14 @@ function checkVersions(versions: ApiVersions): void {
   for (const [api, version] of needed) {
     const offered = versions[api];
     if (offered === undefined || offered.maxVersion < version || offered.minVersion > version) {
-      throw new RelayError('stop', 'kafka-version', 'The Kafka broker does not speak the needed protocol version', {
-        advice: 'Use Kafka 2.1 or later.',
-      });
+      throw new RelayError(
+        'stop',
+        'kafka-version',
+        'The Kafka broker does not speak the needed protocol version',
+        {
+          advice: 'Use Kafka 2.1 or later.',
+        },
+      );
     }
   }
 }
@@ -261,20 +276,24 @@ function saslOptions(sasl: KafkaConfig['sasl']): KafkaSasl | undefined {
   return { mechanism: 'oauthbearer', authenticationProvider: oauthBearer(sasl.token) };
 }
 
+/** In place of the parsers that throw for the first error code of an answer. */
+async function same<T>(decoded: T): Promise<T> {
+  return await Promise.resolve(decoded);
+}
+
 /**
  * kafkajs ignores the answer to a token. A broker refuses one with a challenge (RFC 7628, 3.2.2), not with an error
  * code, so that a refused token would look accepted, and the next request would end the connection without a reason.
  */
 function oauthBearer(token: () => string): NonNullable<KafkaSasl['authenticationProvider']> {
-  return ({ saslAuthenticate }) => ({
+  return (connection) => ({
     authenticate: async () => {
       const initial = Buffer.from(`n,,\u0001auth=Bearer ${token().trim()}\u0001\u0001`);
       const sized = Buffer.concat([Buffer.alloc(4), initial]);
       sized.writeInt32BE(initial.length, 0);
-      const decode = async (raw: Buffer): Promise<Buffer> => await Promise.resolve(raw);
-      const refused = await saslAuthenticate({
+      const refused = await connection.saslAuthenticate({
         request: { encode: async () => await Promise.resolve(sized) },
-        response: { decode, parse: decode },
+        response: { decode: same, parse: same },
       });
       if (!Buffer.isBuffer(refused) || refused.length <= 4) return;
       const text = refused.subarray(4).toString();

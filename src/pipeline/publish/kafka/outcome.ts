@@ -14,11 +14,13 @@ export function unknown(code: string, reason: string): Outcome {
 export function answeredOutcome(errorCode: number | undefined, batch: Batch, maxBatchBytes: number): Outcome {
   if (errorCode === 0) return DURABLE;
   const where = `topic ${batch.topic}, partition ${batch.partition}`;
-  if (errorCode === undefined) return unknown('partition-not-answered', `The broker did not answer for ${where}.`);
+  if (errorCode === undefined)
+    return unknown('partition-not-answered', `The broker did not answer for ${where}.`);
   const error = brokerError(errorCode);
   const size = error.code.endsWith('too-large') ? ` ${sizeText(batch, maxBatchBytes)}` : '';
   const reason = `${where}: ${error.code} (Kafka error ${errorCode}).${size} ${error.advice}`;
-  if (error.code === 'topic-not-authorized') return { ...rejected(error.code, reason, batch), missingDestination: true };
+  if (error.code === 'topic-not-authorized')
+    return { ...rejected(error.code, reason, batch), missingDestination: true };
   if (error.consequence === 'park') return { ...rejected(error.code, reason, batch), permanent: true };
   return unknown(error.code, reason);
 }
@@ -29,12 +31,20 @@ export function topicOutcome(topic: string, errorCode: number): Outcome {
   const reason = `topic ${topic}: ${error.code} (Kafka error ${errorCode}). `;
   if (error.missing === true) {
     const advice =
-      errorCode === 3 ? 'Create the topic, or correct ROUTE_TOPIC; auto.create.topics.enable is off.' : error.advice;
+      errorCode === 3
+        ? 'Create the topic, or correct ROUTE_TOPIC; auto.create.topics.enable is off.'
+        : error.advice;
     const missing = { permanent: false, scope: 'event', missingDestination: true } as const;
     return { kind: 'rejected', code: error.code, reason: reason + advice, ...missing };
   }
   if (error.consequence !== 'park') return unknown(error.code, reason + error.advice);
-  return { kind: 'rejected', code: error.code, reason: reason + error.advice, permanent: true, scope: 'event' };
+  return {
+    kind: 'rejected',
+    code: error.code,
+    reason: reason + error.advice,
+    permanent: true,
+    scope: 'event',
+  };
 }
 
 /** The messages could not be encoded: sending them again can't help. */

@@ -45,7 +45,11 @@ export async function gzipRecords(batches: readonly Batch[]): Promise<Compressed
 }
 
 /** No request with these batches is longer, bytes. */
-export function requestBound(batches: readonly Batch[], clientId: string, compressed?: CompressedRecords): number {
+export function requestBound(
+  batches: readonly Batch[],
+  clientId: string,
+  compressed?: CompressedRecords,
+): number {
   let bound = 64 + 3 * clientId.length;
   for (let i = 0; i < batches.length; i++) {
     const { topic, messages } = batches[i]!;

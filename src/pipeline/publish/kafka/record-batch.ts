@@ -96,7 +96,12 @@ export function writeBatchHeader(buffer: Buffer, start: number, header: BatchHea
 }
 
 /** Writes the records alone. @returns the offset after the last one. */
-export function writeRecords(buffer: Buffer, start: number, messages: readonly Message[], firstMs: number): number {
+export function writeRecords(
+  buffer: Buffer,
+  start: number,
+  messages: readonly Message[],
+  firstMs: number,
+): number {
   let at = start;
   for (let i = 0; i < messages.length; i++) at = writeRecord(buffer, at, messages[i]!, i, firstMs);
   return at;
@@ -106,10 +111,19 @@ export function writeRecords(buffer: Buffer, start: number, messages: readonly M
  * The length comes first and is known last: room for it is guessed from the lengths of the parts, and the record moved
  * when the guess was wrong (lengths near 64 or 8192, much text beyond ASCII).
  */
-function writeRecord(buffer: Buffer, start: number, message: Message, index: number, firstMs: number): number {
+function writeRecord(
+  buffer: Buffer,
+  start: number,
+  message: Message,
+  index: number,
+  firstMs: number,
+): number {
   const { key, body } = message;
   const guess =
-    (body === null ? 0 : body.length) + (key === null ? 0 : key.length) + message.id.length + message.type.length;
+    (body === null ? 0 : body.length) +
+    (key === null ? 0 : key.length) +
+    message.id.length +
+    message.type.length;
   const reserved = varintSize(guess + message.contentType.length + 35);
   let at = start + reserved;
   buffer[at++] = 0; // attributes

@@ -1,11 +1,16 @@
 import type { KafkaConfig } from '../../../config/config.ts';
-import { faultPoint } from '../../../lifecycle/fault-point.ts';
 import type { OnOutcome, Outcome } from '../publisher.ts';
 import type { ProduceAnswer } from './kafkajs.ts';
 import { PRODUCE_VERSION } from './kafkajs.ts';
 import type { BrokerLink } from './link.ts';
 import { answeredOutcome, refusedLocally, unknown } from './outcome.ts';
-import { type Batch, type CompressedRecords, gzipRecords, requestBound, writeProduceRequest } from './produce-request.ts';
+import {
+  type Batch,
+  type CompressedRecords,
+  gzipRecords,
+  requestBound,
+  writeProduceRequest,
+} from './produce-request.ts';
 
 /** Messages of one partition on their way, and whom to tell. */
 export interface Group extends Batch {
@@ -33,7 +38,7 @@ const ANSWER_MARGIN_MS = 2000;
 const MAX_REQUEST_BYTES = 8 * 1024 * 1024;
 
 interface Flight {
-  readonly groups: readonly Group[];
+  groups: readonly Group[];
   over: boolean;
 }
 
@@ -136,7 +141,6 @@ export class Sender {
       const deadlineMs = this.config.requestTimeoutMs + ANSWER_MARGIN_MS;
       if (link.needsAuthentication) await link.authenticate(deadlineMs);
       const answer = await link.produce(frame, correlationId, deadlineMs);
-      faultPoint('after-publish-before-outcome');
       this.rest(answer);
       const codes = errorCodes(answer);
       this.land(flight, (group) => {
@@ -175,12 +179,13 @@ export class Sender {
     }
     for (const group of flight.groups) this.suspects.add(group.lane);
     this.queue = [...flight.groups, ...this.queue];
-    this.land({ ...flight, groups: [] }, () => [unknown('', '')], flight);
+    flight.groups = [];
+    this.land(flight, (group) => [refusedLocally(group, error)]);
   }
 
-  private land(flight: Flight, judge: (group: Group) => [Outcome, number?], current = flight): void {
-    if (current.over) return;
-    current.over = true;
+  private land(flight: Flight, judge: (group: Group) => [Outcome, (number | undefined)?]): void {
+    if (flight.over) return;
+    flight.over = true;
     this.flight = undefined;
     for (const group of flight.groups) {
       const [outcome, errorCode] = judge(group);

@@ -25,7 +25,9 @@ export function isLegalTopic(name: string): boolean {
 /** Partition of a message: by its key as Java does it; without a key, spread by the message id, so that it is the same when sent again. */
 export function partitionFor(message: Message, partitionCount: number): number {
   const { key } = message;
-  return key === null ? (murmur2OfText(message.id) & 0x7fffffff) % partitionCount : partitionOf(key, partitionCount);
+  return key === null
+    ? (murmur2OfText(message.id) & 0x7fffffff) % partitionCount
+    : partitionOf(key, partitionCount);
 }
 
 /**

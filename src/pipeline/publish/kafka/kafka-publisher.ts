@@ -1,0 +1,389 @@
+import type { KafkaConfig } from '../../../config/config.ts';
+import { RelayError } from '../../../errors/errors.ts';
+import { Backoff } from '../../../lifecycle/backoff.ts';
+import type { Message } from '../../envelope/message.ts';
+import type { OnOutcome, Outcome, Publisher, PublisherEvents } from '../publisher.ts';
+import { Cluster } from './cluster.ts';
+import { brokerError } from './errors.ts';
+import type { MetadataAnswer } from './kafkajs.ts';
+import { MAX_BATCH_ANY_BROKER_BYTES, tooLargeForAnyBroker, topicOutcome, unknown } from './outcome.ts';
+import { batchBound } from './record-batch.ts';
+import { type Group, Sender } from './sender.ts';
+import { isLegalTopic, partitionFor, TopicTable } from './topics.ts';
+
+export interface KafkaPublisherOptions {
+  /** Messages that may be outstanding. */
+  readonly maxEvents?: number;
+  /** Age of metadata at which it is asked for again, milliseconds. */
+  readonly metadataMaxAgeMs?: number;
+}
+
+const MAX_EVENTS = 10_000;
+const MAX_PUBLISH_BYTES = 4 * 1024 * 1024;
+const METADATA_MAX_AGE_MS = 300_000;
+/** A broker that has not answered for so long no longer holds up what goes to the others. */
+const SLOW_MS = 200;
+/** How often groups without a leader, and topics that are not there, are asked for again. */
+const NUDGE_MS = 100;
+/** A topic that the cluster is just creating is missing in the first answers. */
+const ASK_BEFORE_MISSING = 3;
+
+/**
+ * Forwards messages to Kafka, acks=all: durable means that all in-sync replicas have it.
+ *
+ * Lane: one partition. Its messages of one `publish` call are one record batch, so they are durable together or not at
+ * all. The lane of a topic that nobody has asked for yet is not known.
+ */
+export function createKafkaPublisher(
+  config: KafkaConfig,
+  events: PublisherEvents,
+  options: KafkaPublisherOptions = {},
+): Publisher {
+  return new KafkaPublisher(config, events, options);
+}
+
+type State = 'new' | 'connected' | 'reconnecting' | 'halted' | 'closed';
+
+class KafkaPublisher implements Publisher {
+  readonly laneLimit: { readonly events: number; readonly bytes: number };
+  readonly maxPublishBytes = MAX_PUBLISH_BYTES;
+  private readonly config: KafkaConfig;
+  private readonly events: PublisherEvents;
+  private readonly options: Required<KafkaPublisherOptions>;
+  private readonly cluster: Cluster;
+  private readonly topics = new TopicTable();
+  private readonly senders = new Map<number, Sender>();
+  /** Groups whose topic or leader is not known at the moment. */
+  private unrouted: Group[] = [];
+  private state: State = 'new';
+  private outstanding = 0;
+  private busySenders = 0;
+  /** One send at a time, so that the next batch can grow; until the broker is slow. */
+  private held = false;
+  private slowTimer: NodeJS.Timeout | undefined;
+  private nudgeTimer: NodeJS.Timeout | undefined;
+  private metadataSince = 0;
+  private hadRoom = false;
+  private readonly ended = new AbortController();
+  private closing: Promise<void> | undefined;
+  private drained: (() => void) | undefined;
+
+  constructor(config: KafkaConfig, events: PublisherEvents, options: KafkaPublisherOptions) {
+    this.config = config;
+    this.events = events;
+    this.options = { maxEvents: MAX_EVENTS, metadataMaxAgeMs: METADATA_MAX_AGE_MS, ...options };
+    this.laneLimit = { events: this.options.maxEvents, bytes: config.maxBatchBytes };
+    this.cluster = new Cluster(config, {
+      onLink: () => this.route(),
+      onLinkLost: (nodeId, reason, lastOne) => this.linkLost(nodeId, reason, lastOne),
+      onMetadata: (answer) => this.learn(answer),
+      onFatal: (error) => this.halt(error),
+    });
+  }
+
+  async connect(signal: AbortSignal): Promise<void> {
+    if (this.closing !== undefined) throw new Error('the Kafka publisher is closed');
+    await this.cluster.connect(signal);
+    this.online();
+  }
+
+  laneOf(message: Message): string | undefined {
+    const lane = this.topics.laneOf(message);
+    if (lane === undefined && isLegalTopic(message.destination)) this.cluster.ask([message.destination]);
+    return lane;
+  }
+
+  room(): number {
+    if (this.state !== 'connected' || this.held || this.closing !== undefined) return 0;
+    return Math.max(0, this.options.maxEvents - this.outstanding);
+  }
+
+  publish(messages: readonly Message[], onOutcome: OnOutcome): void {
+    this.outstanding += messages.length;
+    const groups = this.group(messages, onOutcome);
+    if (this.state !== 'connected' || (this.closing !== undefined && this.ended.signal.aborted)) {
+      for (const group of groups)
+        this.settle(group, unknown('not-connected', 'No Kafka broker is connected.'));
+      return;
+    }
+    this.unrouted.push(...groups);
+    if (performance.now() - this.metadataSince > this.options.metadataMaxAgeMs)
+      this.refresh(this.topics.names());
+    this.route();
+    this.hadRoom = this.room() > 0;
+  }
+
+  async close(deadlineMs: number): Promise<void> {
+    this.closing ??= this.drainAndClose(deadlineMs);
+    await this.closing;
+  }
+
+  /** One group a partition, in the order of the messages; −1 stands for the partitions of a topic not known. */
+  private group(messages: readonly Message[], onOutcome: OnOutcome): Group[] {
+    const byTopic = new Map<string, Message[][]>();
+    let topic = '';
+    let parts: Message[][] | undefined;
+    let count = 0;
+    for (const message of messages) {
+      if (parts === undefined || message.destination !== topic) {
+        topic = message.destination;
+        count = this.topics.get(topic)?.partitionCount ?? 0;
+        parts = byTopic.get(topic) ?? [];
+        byTopic.set(topic, parts);
+      }
+      const index = count === 0 ? 0 : partitionFor(message, count) + 1;
+      (parts[index] ??= []).push(message);
+    }
+    const since = performance.now();
+    const groups: Group[] = [];
+    for (const [name, partitions] of byTopic) {
+      for (const [index, part] of partitions.entries()) {
+        if (part === undefined) continue;
+        const partition = index - 1;
+        const lane = `${name}:${partition}`;
+        const bound = batchBound(part);
+        groups.push({ topic: name, partition, messages: part, lane, onOutcome, since, bound, asked: 0 });
+      }
+    }
+    return groups;
+  }
+
+  /** Leads every group to its broker, as far as it is known and connected; the rest waits for metadata or a link. */
+  private route(): void {
+    const groups = this.unrouted;
+    this.unrouted = [];
+    const touched = new Set<Sender>();
+    const missing = new Set<string>();
+    for (const group of groups) {
+      const sender = this.senderFor(group, missing);
+      if (sender === undefined) continue;
+      sender.add(group);
+      touched.add(sender);
+    }
+    this.cluster.ask(missing);
+    for (const sender of touched) sender.pump();
+    if (this.unrouted.length > 0) this.nudgeLater();
+  }
+
+  private senderFor(group: Group, missing: Set<string>): Sender | undefined {
+    const { topic } = group;
+    if (!isLegalTopic(topic)) {
+      this.settle(group, topicOutcome(topic, 17));
+      return undefined;
+    }
+    if (group.bound > MAX_BATCH_ANY_BROKER_BYTES) {
+      this.settle(group, tooLargeForAnyBroker(group));
+      return undefined;
+    }
+    const known = this.topics.get(topic);
+    if (known === undefined) {
+      missing.add(topic);
+      this.unrouted.push(group);
+      return undefined;
+    }
+    if (group.partition < 0 || group.partition >= known.partitionCount) {
+      for (const part of this.group(group.messages, group.onOutcome))
+        this.unrouted.push({ ...part, since: group.since });
+      queueMicrotask(() => this.route());
+      return undefined;
+    }
+    const leader = known.leaders[group.partition] ?? -1;
+    if (leader < 0) missing.add(topic);
+    if (leader < 0 || this.cluster.linkTo(leader) === undefined) {
+      this.unrouted.push(group);
+      return undefined;
+    }
+    return this.sender(leader);
+  }
+
+  private sender(nodeId: number): Sender {
+    let sender = this.senders.get(nodeId);
+    if (sender === undefined) {
+      sender = new Sender(this.config, {
+        link: () => this.cluster.linkTo(nodeId),
+        settle: (group, outcome, errorCode) => this.settleAnswered(group, outcome, errorCode),
+        onBusy: (busy) => this.busy(busy),
+      });
+      this.senders.set(nodeId, sender);
+    }
+    return sender;
+  }
+
+  private settleAnswered(group: Group, outcome: Outcome, errorCode: number | undefined): void {
+    if (errorCode !== undefined && errorCode !== 0 && brokerError(errorCode).staleMetadata === true) {
+      this.refresh([group.topic]);
+    }
+    this.settle(group, outcome);
+  }
+
+  private settle(group: Group, outcome: Outcome): void {
+    const { messages, onOutcome } = group;
+    this.outstanding -= messages.length;
+    for (const message of messages) onOutcome(message, outcome);
+    if (this.outstanding === 0) this.drained?.();
+  }
+
+  private busy(busy: boolean): void {
+    this.busySenders += busy ? 1 : -1;
+    clearTimeout(this.slowTimer);
+    this.held = this.busySenders > 0;
+    if (this.held) {
+      this.slowTimer = setTimeout(() => {
+        this.held = false;
+        this.tellRoom();
+      }, SLOW_MS);
+    }
+    this.tellRoom();
+  }
+
+  private tellRoom(): void {
+    const has = this.room() > 0;
+    const came = has && !this.hadRoom;
+    this.hadRoom = has;
+    if (came) this.events.onRoom();
+  }
+
+  private refresh(topics: Iterable<string>): void {
+    this.metadataSince = performance.now();
+    this.cluster.ask(topics);
+  }
+
+  private learn(answer: MetadataAnswer): void {
+    const { problems, grown } = this.topics.apply(answer);
+    for (const topic of grown) {
+      const text = `topic ${topic} has more partitions now; they are used after a restart, so that no key changes its order`;
+      this.events.onConnection(true, text);
+    }
+    this.judgeProblems(problems);
+    this.route();
+  }
+
+  /** Topics that can't be sent to: their waiting messages are answered, nobody else's. */
+  private judgeProblems(problems: ReadonlyMap<string, { readonly errorCode: number }>): void {
+    const groups = this.unrouted;
+    this.unrouted = [];
+    for (const group of groups) {
+      const problem = problems.get(group.topic);
+      if (problem === undefined || this.topics.get(group.topic) !== undefined) {
+        this.unrouted.push(group);
+        continue;
+      }
+      group.asked++;
+      const outcome = topicOutcome(group.topic, problem.errorCode);
+      const creating = outcome.kind === 'unknown' || problem.errorCode === 3;
+      if (creating && group.asked < ASK_BEFORE_MISSING) this.unrouted.push(group);
+      else this.settle(group, outcome);
+    }
+  }
+
+  private nudgeLater(): void {
+    this.nudgeTimer ??= setTimeout(() => {
+      this.nudgeTimer = undefined;
+      this.expire();
+      this.refresh(new Set(this.unrouted.map((group) => group.topic)));
+      this.route();
+    }, NUDGE_MS);
+  }
+
+  /** What found no broker within the time that a request may take is reported, so that nothing waits unseen. */
+  private expire(): void {
+    const groups = this.unrouted;
+    this.unrouted = [];
+    const oldest = performance.now() - this.config.requestTimeoutMs;
+    for (const group of groups) {
+      if (group.since >= oldest) this.unrouted.push(group);
+      else this.settle(group, unknown('no-leader', `No broker leads ${group.lane} or it can't be reached.`));
+    }
+  }
+
+  private linkLost(nodeId: number, reason: Error, lastOne: boolean): void {
+    const sender = this.senders.get(nodeId);
+    sender?.abandon('connection-lost', reason.message);
+    if (sender !== undefined) this.unrouted.push(...sender.withdraw());
+    if (this.state !== 'connected') return;
+    if (lastOne) {
+      this.offline(reason);
+      return;
+    }
+    this.refresh(this.topics.ledBy(nodeId));
+    this.route();
+  }
+
+  private online(): void {
+    this.state = 'connected';
+    this.refresh(this.topics.names());
+    this.events.onConnection(true, 'connected');
+    this.tellRoom();
+  }
+
+  private offline(reason: Error): void {
+    this.state = 'reconnecting';
+    const inUse = this.outstanding > 0;
+    this.failAll('connection-lost', reason.message);
+    this.hadRoom = false;
+    if (this.closing === undefined) void this.reconnect(inUse, reason.message);
+  }
+
+  /** Brokers end idle connections; that is not worth a word when the first attempt brings it back. */
+  private async reconnect(announce: boolean, reason: string): Promise<void> {
+    const backoff = new Backoff({ firstMs: 100, maxMs: 5000 });
+    if (announce) this.events.onConnection(false, reason);
+    let announced = announce;
+    while (!this.ended.signal.aborted) {
+      try {
+        await this.cluster.connect(this.ended.signal);
+        if (this.ended.signal.aborted) return;
+        this.state = 'connected';
+        if (announced) this.online();
+        else this.tellRoom();
+        return;
+      } catch (error) {
+        if (this.ended.signal.aborted) return;
+        if (!announced) this.events.onConnection(false, reason);
+        announced = true;
+        if (error instanceof RelayError && error.consequence === 'stop') {
+          this.halt(error);
+          return;
+        }
+      }
+      await backoff.wait(this.ended.signal);
+    }
+  }
+
+  /** Needs a person. `connect` may be called again, and reads the secrets again. */
+  private halt(error: RelayError): void {
+    if (this.state === 'halted' || this.ended.signal.aborted) return;
+    this.state = 'halted';
+    this.hadRoom = false;
+    this.failAll(error.code, error.message);
+    this.events.onFatal(error);
+  }
+
+  private failAll(code: string, reason: string): void {
+    for (const sender of this.senders.values()) {
+      sender.abandon(code, reason);
+      this.unrouted.push(...sender.withdraw());
+    }
+    const groups = this.unrouted;
+    this.unrouted = [];
+    for (const group of groups) this.settle(group, unknown(code, reason));
+  }
+
+  private async drainAndClose(deadlineMs: number): Promise<void> {
+    if (this.outstanding > 0) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, deadlineMs);
+        this.drained = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+    }
+    this.state = 'closed';
+    this.ended.abort();
+    this.cluster.close();
+    this.failAll('closed', 'The relay stopped before the broker answered.');
+    clearTimeout(this.slowTimer);
+    clearTimeout(this.nudgeTimer);
+  }
+}
