@@ -123,7 +123,7 @@ class Link {
   private forward(from: Socket, to: Socket, towardsClient: boolean): void {
     from.on('readable', () => this.pump(from, to, towardsClient));
     to.on('drain', () => this.pump(from, to, towardsClient));
-    from.on('end', () => this.later(() => to.end()));
+    from.on('end', () => this.pump(from, to, towardsClient));
   }
 
   private pump(from: Socket, to: Socket, towardsClient: boolean): void {
@@ -135,6 +135,7 @@ class Link {
       if (chunk === null) {
         // Asking for nothing would not arm the next 'readable' event.
         if (from.readableLength === 0) from.read(0);
+        if (from.readableEnded) this.later(() => to.end());
         return;
       }
       const mode = this.mode();
