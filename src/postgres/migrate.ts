@@ -104,6 +104,7 @@ async function plan(
 ): Promise<{ steps: readonly Step[]; privileges: Privileges }> {
   const { outbox } = options;
   const privileges = await readPrivileges(client, outbox.schema);
+  if (privileges.schemaExists && !privileges.usageOfSchema) throw createRefused(privileges, outbox);
   const table = await readOutboxTable(client, outbox);
   const steps: Step[] = [];
   const add = (name: string, sql: string, refused?: Remark): void => void steps.push({ name, sql, refused });
@@ -117,7 +118,8 @@ async function plan(
     privileges,
     tableOwned: table?.owned ?? true,
   });
-  requirePrivileges(privileges, outbox, steps);
+  const mayCreate = privileges.schemaExists ? privileges.createInSchema : privileges.createInDatabase;
+  if (steps.length > 0 && !mayCreate) throw createRefused(privileges, outbox);
   if (publication.statement !== undefined)
     add('publication', `${publication.statement};`, publication.remark);
   return { steps, privileges };
@@ -222,14 +224,13 @@ function functionNames(
   return { emit: derivedName(outbox.table, '_emit'), lockKey: derivedName(outbox.table, '_lock_key') };
 }
 
-function requirePrivileges(privileges: Privileges, outbox: OutboxConfig, steps: readonly Step[]): void {
+function createRefused(privileges: Privileges, outbox: OutboxConfig): RelayError {
   const role = quoteIdentifier(privileges.user);
-  const needs = !privileges.schemaExists
-    ? { has: privileges.createInDatabase, on: `DATABASE ${quoteIdentifier(privileges.database)}` }
-    : { has: privileges.createInSchema, on: `SCHEMA ${quoteIdentifier(outbox.schema)}` };
-  if (steps.length === 0 || needs.has) return;
-  throw new RelayError('stop', 'privilege', `role ${role} may not create anything in ${needs.on}`, {
-    advice: `A privileged role runs: GRANT CREATE${privileges.schemaExists ? ', USAGE' : ''} ON ${needs.on} TO ${role};`,
+  const [what, place] = privileges.schemaExists
+    ? ['CREATE, USAGE', `SCHEMA ${quoteIdentifier(outbox.schema)}`]
+    : ['CREATE', `DATABASE ${quoteIdentifier(privileges.database)}`];
+  return new RelayError('stop', 'privilege', `role ${role} may not create anything in ${place}`, {
+    advice: `A privileged role runs: GRANT ${what} ON ${place} TO ${role};`,
   });
 }
 

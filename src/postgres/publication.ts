@@ -13,6 +13,7 @@ export interface Privileges {
   readonly user: string;
   readonly database: string;
   readonly createInDatabase: boolean;
+  readonly usageOfSchema: boolean;
   readonly createInSchema: boolean;
   readonly schemaExists: boolean;
   readonly replication: boolean;
@@ -25,6 +26,7 @@ export async function readPrivileges(client: Client, schema: string): Promise<Pr
     `select current_user as "user", current_database() as "database",
             has_database_privilege(current_database(), 'CREATE')::text as "createInDatabase",
             (n.oid is not null)::text as "schemaExists",
+            coalesce(has_schema_privilege(n.oid, 'USAGE'), false)::text as "usageOfSchema",
             coalesce(has_schema_privilege(n.oid, 'CREATE'), false)::text as "createInSchema",
             current_setting('wal_level') as "walLevel",
             -- Managed services grant the attribute by membership.
@@ -42,6 +44,7 @@ export async function readPrivileges(client: Client, schema: string): Promise<Pr
     database: row.database,
     walLevel: row.walLevel,
     createInDatabase: row.createInDatabase === 'true',
+    usageOfSchema: row.usageOfSchema === 'true',
     createInSchema: row.createInSchema === 'true',
     schemaExists: row.schemaExists === 'true',
     replication: row.replication === 'true',
