@@ -3,6 +3,7 @@ import type { ChannelModel, ConfirmChannel, SocketOptions } from 'amqplib';
 import type { RabbitmqConfig } from '../../../config/config.ts';
 import { RelayError } from '../../../errors/errors.ts';
 import { connectError, textOf } from './errors.ts';
+import { SOCKET_BUFFER_BYTES } from './write-coalescing.ts';
 
 /** For one URL: name look-up, TCP, TLS, login and the first channel. */
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -57,7 +58,12 @@ async function openOne(url: URL, attempt: Attempt): Promise<Connection> {
     destroy();
   }, CONNECT_TIMEOUT_MS);
   try {
-    const options = { ...socketOptions(url, attempt.config), signal: socket.signal };
+    const options = {
+      ...socketOptions(url, attempt.config),
+      signal: socket.signal,
+      writableHighWaterMark: SOCKET_BUFFER_BYTES, // for net.connect
+      highWaterMark: SOCKET_BUFFER_BYTES, // for tls.connect
+    };
     const model = await connect(withHeartbeat(url), options);
     model.on('error', () => undefined); // Before anything else is awaited: without a listener it ends the process.
     const confirms = await openConfirms(model, attempt.config.window);

@@ -10,6 +10,7 @@ import { Exchanges } from './exchanges.ts';
 import { Probe } from './probe.ts';
 import { refusalBeforeSending } from './properties.ts';
 import type { Suspects } from './suspects.ts';
+import { WriteCoalescing } from './write-coalescing.ts';
 
 /** How often within the confirm deadline it is looked at. */
 const CHECKS_PER_DEADLINE = 10;
@@ -34,6 +35,7 @@ export class Session {
   readonly startedAtMs: number;
   private readonly options: SessionOptions;
   private readonly exchanges: Exchanges;
+  private readonly coalescing: WriteCoalescing;
   private readonly probe: Probe;
   /** Undefined while it is opened again after the broker closed it. */
   private main: ConfirmWindow | undefined;
@@ -50,6 +52,7 @@ export class Session {
     const { config, connection, now, settle, suspects } = options;
     this.startedAtMs = now();
     this.unblockedAtMs = this.startedAtMs;
+    this.coalescing = new WriteCoalescing(connection.model);
     this.main = this.watch(connection.confirms);
     this.exchanges = new Exchanges({
       config,
@@ -75,6 +78,11 @@ export class Session {
   /** True when messages may be handed over now. */
   get ready(): boolean {
     return this.main !== undefined && this.main.writable && !this.blocked && !this.ended;
+  }
+
+  /** Call once before the `send`s of a batch. */
+  beginBatch(): void {
+    this.coalescing.begin();
   }
 
   /** Takes the entry, or returns why not. */
@@ -121,6 +129,7 @@ export class Session {
 
   private release(entries: readonly Entry[]): void {
     const now = this.options.now();
+    this.beginBatch();
     for (const entry of entries) {
       entry.sentAtMs = now;
       const outcome = this.dispatch(entry);
