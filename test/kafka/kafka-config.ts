@@ -1,0 +1,16 @@
+import type { KafkaConfig } from '../../src/config/config.ts';
+
+/** A configuration for tests: no security, no compression, batches of 900 kB. */
+export function kafkaConfig(brokers: readonly string[], changes: Partial<KafkaConfig> = {}): KafkaConfig {
+  return {
+    kind: 'kafka',
+    brokers,
+    clientId: 'outbox-relay-test',
+    compression: 'none',
+    maxBatchBytes: 900_000,
+    requestTimeoutMs: 10_000,
+    ssl: undefined,
+    sasl: undefined,
+    ...changes,
+  };
+}
