@@ -2,11 +2,12 @@ import { Kafka, logLevel } from 'kafkajs';
 import type { Admin, KafkaConfig } from 'kafkajs';
 import { uniqueName } from './names.ts';
 import { kafkaService } from './services.ts';
+import { until } from './until.ts';
 
 export interface FreshTopic {
   readonly topic: string;
   readonly brokers: string[];
-  drop(): Promise<void>;
+  readonly drop: () => Promise<void>;
 }
 
 /** A topic of its own, on the shared broker or on the one given. Default: 3 partitions, one replica. */
@@ -24,7 +25,8 @@ export async function freshTopic(
   const configEntries = Object.entries(options.config ?? {}).map(([name, value]) => ({ name, value }));
   await withAdmin(client, async (admin) => {
     await admin.createTopics({
-      waitForLeaders: true,
+      // kafkajs's own wait fails when a broker has not heard of the topic yet.
+      waitForLeaders: false,
       topics: [
         {
           topic,
@@ -34,12 +36,18 @@ export async function freshTopic(
         },
       ],
     });
+    await until(async () => await hasLeaders(admin, topic), { what: `leaders of ${topic}` });
   });
   return {
     topic,
     brokers: client.brokers as string[],
     drop: async () => await withAdmin(client, async (admin) => await admin.deleteTopics({ topics: [topic] })),
   };
+}
+
+async function hasLeaders(admin: Admin, topic: string): Promise<boolean> {
+  const { topics } = await admin.fetchTopicMetadata({ topics: [topic] });
+  return topics.every(({ partitions }) => partitions.every(({ leader }) => leader >= 0));
 }
 
 /** A client that only says what went wrong. */
