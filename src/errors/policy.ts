@@ -58,7 +58,6 @@ const RULES: readonly Rule[] = [
     'A statement was cancelled or took too long; look for locks and slow disks.',
   ),
   retry('too-many-connections', ['53300'], 'Raise max_connections, or close sessions of others.'),
-  retry('out-of-resources', ['53'], 'PostgreSQL is out of memory, disk or slots; make room.'),
   // Slot and stream
   {
     ...retry('slot-lost', ['58P01', 'XX000', '55000'], 'The slot lost its WAL; the relay makes a new one.'),
@@ -69,6 +68,7 @@ const RULES: readonly Rule[] = [
     ...retry('no-free-slot', ['53400'], 'Raise max_replication_slots, or drop an unused slot.'),
     message: /replication slots are in use|max_replication_slots/,
   },
+  retry('out-of-resources', ['53'], 'PostgreSQL is out of memory, disk or slots; make room.'),
   retry(
     'slot-active',
     ['55006'],

@@ -199,16 +199,20 @@ function addProcessMetrics(registry: Registry): void {
     registers,
   });
   started.set(Math.round(performance.timeOrigin) / 1000);
-  const memory = new Gauge({ name: 'process_resident_memory_bytes', help: 'Resident memory.', registers });
-  const cpu = new Counter({
+  const memory: Gauge = new Gauge({
+    name: 'process_resident_memory_bytes',
+    help: 'Resident memory.',
+    registers,
+    collect: () => memory.set(process.memoryUsage.rss()),
+  });
+  const cpu: Counter = new Counter({
     name: 'process_cpu_seconds_total',
     help: 'CPU time used, user and system.',
     registers,
-    collect() {
+    collect: () => {
       const { user, system } = process.cpuUsage();
       cpu.reset();
       cpu.inc((user + system) / 1e6);
-      memory.set(process.memoryUsage.rss());
     },
   });
 }

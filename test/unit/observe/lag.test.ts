@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import * as fc from 'fast-check';
+import { DatabaseClock, type LagFacts, SILENCE_MS, lagSeconds } from '../../../src/observe/lag.ts';
+
+const time = fc.double({ min: 0, max: 4e12, noNaN: true });
+const perhaps = fc.option(time, { nil: undefined });
+const facts: fc.Arbitrary<LagFacts> = fc.record({
+  oldestUnsettledCommitMs: perhaps,
+  table: fc.record({ oldestFirstSeenMs: perhaps }),
+  lastAnswerMs: time,
+  nowMs: time,
+});
+
+test('P9 lag is never negative and never anything but a finite number', () => {
+  fc.assert(
+    fc.property(facts, (given) => {
+      const lag = lagSeconds(given);
+      assert.ok(lag >= 0 && Number.isFinite(lag) && !Object.is(lag, -0));
+    }),
+  );
+});
+
+test('P9 lag is at least the age of the oldest event, in the stream or in the table', () => {
+  fc.assert(
+    fc.property(facts, (given) => {
+      for (const since of [given.oldestUnsettledCommitMs, given.table.oldestFirstSeenMs])
+        if (since !== undefined) assert.ok(lagSeconds(given) >= (given.nowMs - since) / 1000);
+    }),
+  );
+});
+
+test('P9 lag grows with the clock while nothing is settled', () => {
+  const elapse = fc.double({ min: 1, max: 1e9, noNaN: true });
+  fc.assert(
+    fc.property(facts, elapse, (given, elapsedMs) => {
+      const before = lagSeconds(given);
+      const after = lagSeconds({ ...given, nowMs: given.nowMs + elapsedMs });
+      assert.ok(after >= before);
+      // Doubles near 4e12 are 0.0005 apart.
+      if (before > 0) assert.ok(Math.abs(after - before - elapsedMs / 1000) < 1e-5);
+    }),
+  );
+});
+
+test('P9 a database that does not answer is lag since its last answer', () => {
+  fc.assert(
+    fc.property(facts, (given) => {
+      const silentMs = given.nowMs - given.lastAnswerMs;
+      if (silentMs > SILENCE_MS) assert.ok(lagSeconds(given) >= silentMs / 1000);
+    }),
+  );
+});
+
+test('P9 drained is 0', () => {
+  const drained: LagFacts = {
+    oldestUnsettledCommitMs: undefined,
+    table: { oldestFirstSeenMs: undefined },
+    lastAnswerMs: 1_000_000,
+    nowMs: 1_001_000,
+  };
+  assert.equal(lagSeconds(drained), 0);
+  assert.equal(lagSeconds({ ...drained, nowMs: 1_010_000 }), 10);
+  assert.equal(lagSeconds({ ...drained, oldestUnsettledCommitMs: 1_000_500 }), 0.5);
+  assert.equal(lagSeconds({ ...drained, table: { oldestFirstSeenMs: 999_000 } }), 2);
+  assert.equal(lagSeconds({ ...drained, oldestUnsettledCommitMs: 2_000_000 }), 0, 'a commit in the future');
+});
+
+test('P9 the clock of the database is taken from the middle of question and answer', () => {
+  const clock = new DatabaseClock();
+  assert.equal(clock.at(5), undefined);
+  clock.observe(1_700_000_000_000, 100, 120);
+  assert.equal(clock.at(110), 1_700_000_000_000);
+  assert.equal(clock.at(1110), 1_700_000_001_000);
+});
