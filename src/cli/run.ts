@@ -1,11 +1,20 @@
 import { loadConfig } from '../config/load.ts';
-import { UsageError } from '../errors/errors.ts';
-import { loadOptions } from './command.ts';
-import type { CommandContext } from './command.ts';
+import { createLogger } from '../observe/log.ts';
+import { Relay } from '../relay.ts';
+import { version } from '../version.ts';
+import { loadOptions, type CommandContext } from './command.ts';
 
-/** The daemon. */
-// oxlint-disable-next-line require-await -- every command is asynchronous to its caller
+/** The daemon: until SIGTERM or SIGINT. Exit code 1 when something that was sent remained without an answer. */
 export async function run(context: CommandContext): Promise<number> {
-  loadConfig(context.env, loadOptions(context));
-  throw new UsageError('the command "run" is not in this release');
+  const { env, signal, stderr } = context;
+  const config = loadConfig(env, loadOptions(context));
+  const log = createLogger({ ...config.log, write: (line) => void stderr.write(line), now: Date.now });
+  log.info('outbox-relay starts', { version: version(), broker: config.broker.kind, slot: config.slotName });
+  const { unknown } = await new Relay({ config, log, version: version(), stop: signal }).run();
+  if (unknown === 0) {
+    log.info('drained and stopped');
+    return 0;
+  }
+  log.warn('stopped without knowing what became of some events: they will be delivered again', { unknown });
+  return 1;
 }

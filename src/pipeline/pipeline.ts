@@ -1,7 +1,6 @@
 import type { OutboxEvent } from './capture/event.ts';
 import type { Batch, Source } from './capture/source.ts';
 import { isUnaddressable, type Address } from './envelope/router.ts';
-import type { Message } from './envelope/message.ts';
 import { Dispatcher, type DispatcherOptions } from './publish/dispatcher.ts';
 import type { Verdict } from './publish/lanes.ts';
 import type { Settled, Settlement } from './settle/settlement.ts';
@@ -14,10 +13,12 @@ export interface PipelineOptions extends Omit<DispatcherOptions, 'onVerdicts'> {
   readonly settlement: Settlement;
   readonly settler: Settler;
   readonly window: WindowLimits;
-  readonly onDurable: (messages: readonly Message[]) => void;
+  readonly onDurable: (durable: readonly Durable[]) => void;
   readonly onParked: (settled: Settled) => void;
   readonly onSkipped: (count: number) => void;
 }
+
+export type Durable = Extract<Verdict, { kind: 'durable' }>;
 
 /**
  * capture → envelope → publish → settle, from one source, until it ends.
@@ -67,8 +68,12 @@ export class Pipeline {
     for (const { event } of settled) this.window.leave(event);
   }
 
-  /** Delivers events that no stream brought (orphans); they take no part in positions. */
-  accept(batch: Batch): void {
+  /** Delivers events that no stream brought; they take no part in positions. */
+  acceptOrphans(orphans: readonly OutboxEvent[]): void {
+    for (const event of orphans) this.send(event);
+  }
+
+  private accept(batch: Batch): void {
     const { settlement, onSkipped } = this.options;
     settlement.begin(batch.transactions, batch.heardLsn);
     let skipped = 0;
@@ -92,7 +97,7 @@ export class Pipeline {
 
   private settleVerdicts(verdicts: readonly Verdict[]): void {
     const durable = verdicts.filter((verdict) => verdict.kind === 'durable');
-    if (durable.length > 0) this.options.onDurable(durable.map(({ message }) => message));
+    if (durable.length > 0) this.options.onDurable(durable);
     this.settle(verdicts.map(toSettled));
   }
 

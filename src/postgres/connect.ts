@@ -29,6 +29,9 @@ const CONTROL_SETTINGS: Readonly<Record<string, string>> = {
 /** Every value as the text that the server sent: nothing is parsed and printed again. */
 const TEXT_TYPES: CustomTypesConfig = { getTypeParser: () => (value: unknown) => value };
 
+/** Above statement_timeout: it ends a wait only when the server or the way to it is gone without a word. */
+const QUERY_TIMEOUT_MS = 65_000;
+
 const KEEP_ALIVE_DELAY_MS = 10_000;
 
 const sockets = new WeakMap<Client, Socket>();
@@ -90,6 +93,7 @@ export async function connect(
     const client = new Client({
       ...clientConfig(connection, tls, CONTROL_SETTINGS),
       application_name: options.applicationName,
+      query_timeout: QUERY_TIMEOUT_MS,
       stream: () => socket,
     });
     sockets.set(client, socket);

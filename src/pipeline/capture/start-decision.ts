@@ -10,7 +10,12 @@ export type StartDecision =
   | { readonly kind: 'hand-over'; readonly reason: HandoverReason };
 
 export type HandoverReason =
-  'first-start' | 'slot-missing' | 'slot-lost' | 'slot-recreated' | 'other-system' | 'other-timeline';
+  | 'first-start'
+  | 'slot-missing'
+  | 'slot-lost'
+  | 'slot-recreated'
+  | 'other-system'
+  | 'other-timeline';
 
 /**
  * Whether the slot can be trusted. Pure. Never acknowledging beyond what the progress row says makes the proof easy: a

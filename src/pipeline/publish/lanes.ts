@@ -5,6 +5,8 @@ import type { Outcome } from './publisher.ts';
 export interface Delivery {
   readonly message: Message;
   readonly lane: Lane;
+  /** When it was handed to the publisher. */
+  sentAtMs: number;
   /** Refusals that were about this event; an outage of the broker is none. */
   attempts: number;
   outcome: Outcome | undefined;
@@ -26,7 +28,7 @@ export interface Lane {
 
 /** What became of a delivery once its lane had all its answers. */
 export type Verdict =
-  | { readonly kind: 'durable'; readonly message: Message }
+  | { readonly kind: 'durable'; readonly message: Message; readonly sentAtMs: number }
   | {
       readonly kind: 'park';
       readonly message: Message;
@@ -98,7 +100,7 @@ export class Lanes {
     while (next < this.ready.length && taken.length < room && bytes < maxBytes) {
       const lane = this.ready[next++] as Lane;
       if (lane.name.startsWith(UNKNOWN_LANE) && this.resolve(lane)) continue;
-      bytes += this.takeFrom(lane, taken, room);
+      bytes += this.takeFrom(lane, taken, { room, nowMs });
     }
     this.ready.splice(0, next);
     return taken;
@@ -152,7 +154,7 @@ export class Lanes {
       this.lanes.set(name, lane);
       this.ready.push(lane);
     }
-    lane.queue.push({ message, lane, attempts: 0, outcome: undefined });
+    lane.queue.push({ message, lane, sentAtMs: 0, attempts: 0, outcome: undefined });
   }
 
   private fullGroup(name: string): number {
@@ -173,7 +175,7 @@ export class Lanes {
     if (lane.name.startsWith(UNKNOWN_LANE)) this.unknown.delete(lane.name.slice(UNKNOWN_LANE.length));
   }
 
-  private takeFrom(lane: Lane, taken: Delivery[], room: number): number {
+  private takeFrom(lane: Lane, taken: Delivery[], { room, nowMs }: { room: number; nowMs: number }): number {
     const limit = Math.min(lane.groupLimit, room - taken.length, lane.queue.length);
     let bytes = 0;
     while (lane.outstanding < limit) {
@@ -181,6 +183,7 @@ export class Lanes {
       const size = delivery.message.sizeBytes;
       if (lane.outstanding > 0 && bytes + size > this.policy.laneLimit.bytes) break;
       delivery.outcome = undefined;
+      delivery.sentAtMs = nowMs;
       bytes += size;
       taken.push(delivery);
       lane.outstanding++;
@@ -247,7 +250,7 @@ export class Lanes {
     const { message } = delivery;
     if (outcome.kind === 'durable') {
       this.found(message);
-      return { kind: 'durable', message };
+      return { kind: 'durable', message, sentAtMs: delivery.sentAtMs };
     }
     if (outcome.kind === 'unknown') return 'retry';
     if (outcome.scope === 'group' && groupSize > 1) return 'probe';

@@ -150,7 +150,8 @@ export class ProgressStore {
     const xid = `o.${quoteIdentifier(outbox.columns.xid)}`;
     const settled = `${seq} between r.seq_from and r.seq_to
          and ${xid} between r.xid_from::text::xid8 and r.xid_to::text::xid8`;
-    if (cleanup === 'delete') return `delete from ${table} o using runs r, noted where ${settled} returning 1`;
+    if (cleanup === 'delete')
+      return `delete from ${table} o using runs r, noted where ${settled} returning 1`;
     const delivered = quoteIdentifier(outbox.columns.deliveredAt);
     return `update ${table} o set ${delivered} = clock_timestamp() from runs r, noted
              where ${settled} and o.${delivered} is null returning 1`;
@@ -188,7 +189,13 @@ export class ProgressStore {
 }
 
 function progressLost(): RelayError {
-  return new RelayError('retry', 'progress-lost', 'the progress row of this slot was changed by somebody else', {
-    advice: 'Another relay with the same SLOT_NAME took over, or the row was edited; the relay looks at it again.',
-  });
+  return new RelayError(
+    'retry',
+    'progress-lost',
+    'the progress row of this slot was changed by somebody else',
+    {
+      advice:
+        'Another relay with the same SLOT_NAME took over, or the row was edited; the relay looks at it again.',
+    },
+  );
 }

@@ -6,7 +6,11 @@ import { Watermark } from './watermark.ts';
 /** An event that left the relay's care: the broker has it, or it is to be parked. */
 export interface Settled {
   readonly event: OutboxEvent;
-  readonly parked?: { readonly code: string; readonly reason: string; readonly attempts: number } & ParkedAddress;
+  readonly parked?: {
+    readonly code: string;
+    readonly reason: string;
+    readonly attempts: number;
+  } & ParkedAddress;
 }
 
 export interface ParkedAddress {
@@ -85,9 +89,9 @@ export class Settlement {
     return this.writtenPosition;
   }
 
-  /** How far the settled prefix is ahead of the written one, bytes of WAL; without pending events only an idle stream gets ahead. */
-  get aheadBytes(): bigint {
-    return this.watermark.advance() - this.writtenPosition;
+  /** Everything at or below is settled, though the progress row may not say so yet (an idle stream). */
+  get settledUpTo(): bigint {
+    return this.watermark.advance();
   }
 
   nextWrite(maxEvents: number): Write {

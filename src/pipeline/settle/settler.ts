@@ -78,8 +78,9 @@ export class Settler {
   }
 
   private idleWriteDue(): boolean {
+    const { settlement } = this.options;
     if (performance.now() - this.idleSinceMs < IDLE_WRITE_INTERVAL_MS) return false;
-    return this.options.settlement.aheadBytes >= IDLE_WRITE_BYTES;
+    return settlement.settledUpTo - settlement.written >= IDLE_WRITE_BYTES;
   }
 
   private async waitForWork(): Promise<void> {

@@ -50,7 +50,7 @@ export class TablePass implements Source {
     let shape: TableShape | undefined;
     while (!signal.aborted) {
       const page = await this.nextPage(after);
-      for (let from = 0; from < page.length && !signal.aborted; ) {
+      for (let from = 0; from < page.length && !signal.aborted;) {
         const to = endOfFetch(page, from);
         shape ??= await this.readShape();
         const events = await this.fetch(shape, page.slice(from, to));
@@ -73,7 +73,8 @@ export class TablePass implements Source {
     const { columns } = config.outbox;
     const seq = quoteIdentifier(columns.seq);
     const xid = quoteIdentifier(columns.xid);
-    const undelivered = config.cleanup === 'mark' ? `and ${quoteIdentifier(columns.deliveredAt)} is null` : '';
+    const undelivered =
+      config.cleanup === 'mark' ? `and ${quoteIdentifier(columns.deliveredAt)} is null` : '';
     const unseen = horizon === undefined ? '' : `and not pg_visible_in_snapshot(${xid}, $4::pg_snapshot)`;
     const { rows } = await client.query<{ seq: string; bytes: string | null }>(
       `select ${seq} as seq, octet_length(${quoteIdentifier(columns.payload)}::text) as bytes

@@ -80,7 +80,8 @@ function decodeRelation(buffer: Buffer, start: number): Relation {
 /** Copies a tuple out of the read buffer. Throws TypeError when it does not have the relation's shape. */
 export function decodeTuple(relation: Relation, buffer: Buffer, start: number, end: number): TupleRow {
   const count = buffer.readUInt16BE(start);
-  if (count !== relation.columns.length) throw new TypeError('pgoutput: tuple and relation differ in columns');
+  if (count !== relation.columns.length)
+    throw new TypeError('pgoutput: tuple and relation differ in columns');
   const offsets: number[] = [];
   let offset = start + 2;
   for (let i = 0; i < count; i++) {

@@ -181,7 +181,8 @@ export class ReplicationStream implements Source {
     if (verdict === 'dead') {
       this.socket?.fail(
         new RelayError('retry', 'stream-silent', `the server was silent for ${deadlineMs} ms`, {
-          advice: 'The relay connects again by itself; look for a firewall or a proxy that drops idle connections.',
+          advice:
+            'The relay connects again by itself; look for a firewall or a proxy that drops idle connections.',
         }),
       );
       return;

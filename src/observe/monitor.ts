@@ -1,0 +1,142 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Client } from 'pg';
+import type { Config } from '../config/config.ts';
+import { connect, disconnect } from '../postgres/connect.ts';
+import { qualified, quoteIdentifier } from '../postgres/identifier.ts';
+import { lagSeconds } from './lag.ts';
+import type { WalStatus } from './metrics.ts';
+import type { Observer } from './observer.ts';
+
+const INTERVAL_MS = 1_000;
+/** Up to here pending rows are counted; beyond it their number is estimated from `seq`. */
+const MAX_COUNTED = 10_000;
+
+/** What the session knows and the monitor shows. */
+export interface PipelineFacts {
+  readonly oldestUnsettledCommitMs: number | undefined;
+  readonly inFlightEvents: number;
+  readonly inFlightBytes: number;
+}
+
+/**
+ * Asks the database once a second, on a connection of its own, for what no stream tells: rows that wait in the table,
+ * what the slot retains, how many events are parked. Runs on leader and standby alike, and through every outage: when
+ * there is no answer, the lag grows by itself.
+ */
+export class Monitor {
+  private readonly config: Config;
+  private readonly observer: Observer;
+  private readonly facts: () => PipelineFacts;
+  private lastAnswerMs = performance.now();
+  private oldest: { seq: string; firstSeenMs: number } | undefined;
+  private pending = 0;
+
+  constructor(config: Config, observer: Observer, facts: () => PipelineFacts) {
+    this.config = config;
+    this.observer = observer;
+    this.facts = facts;
+    observer.metrics.onScrape(() => this.fillGauges());
+  }
+
+  /** Until the signal aborts; never rejects. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        const options = { applicationName: 'outbox-relay monitor', signal };
+        const client = await connect(this.config.database.connection(), options);
+        try {
+          await client.query('set enable_seqscan = off');
+          await this.probeUntil(client, signal);
+        } finally {
+          await disconnect(client);
+        }
+      } catch (error) {
+        // The session meets the same trouble and reports it; here it shows as lag.
+        this.observer.log.debug('the probe of the database failed', { error });
+        await sleep(INTERVAL_MS, undefined, { signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  /** Age of the oldest committed event that is not settled, seconds, on the database's clock. */
+  lagSeconds(): number {
+    const nowMs = performance.now();
+    const { clock } = this.observer;
+    const at = (monotonicMs: number): number => clock.at(monotonicMs) ?? monotonicMs;
+    return lagSeconds({
+      oldestUnsettledCommitMs: this.facts().oldestUnsettledCommitMs,
+      table: { oldestFirstSeenMs: this.oldest && at(this.oldest.firstSeenMs) },
+      lastAnswerMs: at(this.lastAnswerMs),
+      nowMs: at(nowMs),
+    });
+  }
+
+  get pendingEvents(): number {
+    return Math.max(this.pending, this.facts().inFlightEvents);
+  }
+
+  private async probeUntil(client: Client, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const sentMs = performance.now();
+      await this.probe(client, sentMs);
+      const restMs = Math.max(10, INTERVAL_MS - (performance.now() - sentMs));
+      await sleep(restMs, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  private async probe(client: Client, sentMs: number): Promise<void> {
+    const { rows } = await client.query<Record<string, string | null>>(PROBE, [this.config.slotName]);
+    const row = rows[0] ?? {};
+    const answeredMs = performance.now();
+    this.lastAnswerMs = answeredMs;
+    this.observer.clock.observe(Number(row['now_ms']), sentMs, answeredMs);
+    const { metrics } = this.observer;
+    metrics.lagBytes.set(Math.max(0, Number(row['lag_bytes'] ?? 0)));
+    metrics.slotRetainedBytes.set(Math.max(0, Number(row['retained_bytes'] ?? 0)));
+    metrics.setSlotWalStatus((row['wal_status'] ?? 'missing') as WalStatus);
+    await this.probeTable(client, answeredMs);
+  }
+
+  /** Rows that stay the oldest from one probe to the next: the stream has not brought them, or cannot. */
+  private async probeTable(client: Client, nowMs: number): Promise<void> {
+    const { rows } = await client.query<Record<string, string | null>>(this.tableProbe());
+    const row = rows[0] ?? {};
+    this.observer.metrics.deadLetters.set(Number(row['dead_letters'] ?? 0));
+    const seq = row['oldest_seq'] ?? undefined;
+    if (seq === undefined) this.oldest = undefined;
+    else if (this.oldest?.seq !== seq) this.oldest = { seq, firstSeenMs: nowMs };
+    const counted = Number(row['counted'] ?? 0);
+    this.pending = counted < MAX_COUNTED ? counted : Number(row['newest_seq']) - Number(seq) + 1;
+  }
+
+  private tableProbe(): string {
+    const { outbox, cleanup } = this.config;
+    const table = qualified(outbox.schema, outbox.table);
+    const deadLetters = `(select count(*) from ${qualified(outbox.schema, 'outbox_relay_dead_letters')}) as dead_letters`;
+    // Without clean-up nothing in the table tells a delivered row from another.
+    if (cleanup === 'none') return `select ${deadLetters}`;
+    const seq = quoteIdentifier(outbox.columns.seq);
+    const waiting =
+      cleanup === 'mark'
+        ? `${table} where ${quoteIdentifier(outbox.columns.deliveredAt)} is null`
+        : `${table} where true`;
+    return `select ${deadLetters},
+      (select ${seq} from ${waiting} order by ${seq} limit 1) as oldest_seq,
+      (select ${seq} from ${waiting} order by ${seq} desc limit 1) as newest_seq,
+      (select count(*) from (select 1 from ${waiting} limit ${MAX_COUNTED}) as waiting_rows) as counted`;
+  }
+
+  private fillGauges(): void {
+    const { metrics } = this.observer;
+    const facts = this.facts();
+    metrics.lagSeconds.set(this.lagSeconds());
+    metrics.pendingEvents.set(this.pendingEvents);
+    metrics.inFlightEvents.set(facts.inFlightEvents);
+    metrics.inFlightBytes.set(facts.inFlightBytes);
+  }
+}
+
+const PROBE = `select extract(epoch from clock_timestamp()) * 1000 as now_ms, s.wal_status,
+  pg_wal_lsn_diff(l.lsn, s.confirmed_flush_lsn) as lag_bytes, pg_wal_lsn_diff(l.lsn, s.restart_lsn) as retained_bytes
+  from (select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end as lsn) l
+  left join pg_replication_slots s on s.slot_name = $1`;

@@ -1,0 +1,70 @@
+import type { Message } from '../pipeline/envelope/message.ts';
+import type { Durable } from '../pipeline/pipeline.ts';
+import type { Settled } from '../pipeline/settle/settlement.ts';
+import type { DatabaseClock } from './lag.ts';
+import { ChangeLog, type Logger } from './log.ts';
+import type { Metrics, Mode } from './metrics.ts';
+
+/** What the running relay tells about itself; one place, so that the pipeline knows neither metrics nor log. */
+export class Observer {
+  readonly log: Logger;
+  readonly changes: ChangeLog;
+  readonly metrics: Metrics;
+  readonly clock: DatabaseClock;
+  /** For the demo: each event as it becomes durable, with its delay since the commit, milliseconds. */
+  onDelivered: ((message: Message, delayMs: number) => void) | undefined;
+  private currentMode: Mode | undefined;
+  private currentReason = 'starting';
+
+  constructor(parts: { log: Logger; metrics: Metrics; clock: DatabaseClock }) {
+    this.log = parts.log;
+    this.metrics = parts.metrics;
+    this.clock = parts.clock;
+    this.changes = new ChangeLog(parts.log, { now: () => performance.now() });
+  }
+
+  get mode(): Mode | undefined {
+    return this.currentMode;
+  }
+
+  get reason(): string {
+    return this.currentReason;
+  }
+
+  setMode(mode: Mode, reason: string): void {
+    if (mode === this.currentMode && reason === this.currentReason) return;
+    this.log.info(`mode: ${mode}`, { from: this.currentMode ?? 'starting', reason });
+    this.currentMode = mode;
+    this.currentReason = reason;
+    this.metrics.setMode(mode, reason);
+    this.metrics.leader.set(mode === 'streaming' || mode === 'polling' ? 1 : 0);
+  }
+
+  durable(durable: readonly Durable[]): void {
+    const nowMs = performance.now();
+    const databaseMs = this.clock.at(nowMs);
+    let destination = '';
+    let count = 0;
+    for (const { message, sentAtMs } of durable) {
+      if (message.destination !== destination) {
+        if (count > 0) this.metrics.published(destination, count);
+        destination = message.destination;
+        count = 0;
+      }
+      count++;
+      this.metrics.publishDuration.observe((nowMs - sentAtMs) / 1000);
+      const delayMs = (databaseMs ?? Date.now()) - message.event.transaction.committedAtMs;
+      this.metrics.deliveryDuration.observe(delayMs / 1000);
+      this.onDelivered?.(message, delayMs);
+    }
+    if (count > 0) this.metrics.published(destination, count);
+    this.metrics.lastDurableTimestampSeconds.set(Date.now() / 1000);
+  }
+
+  parked({ event, parked }: Settled): void {
+    if (!parked) return;
+    const { code, reason, attempts } = parked;
+    this.metrics.parked(code, 1);
+    this.log.warn('event parked in the dead letters', { seq: event.seq, code, reason, attempts });
+  }
+}

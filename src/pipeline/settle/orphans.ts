@@ -1,0 +1,66 @@
+import type { Client } from 'pg';
+import type { Config } from '../../config/config.ts';
+import { parseLsn } from '../../postgres/lsn.ts';
+import { TablePass } from '../capture/polling/table-pass.ts';
+import type { OutboxEvent } from '../capture/event.ts';
+import type { Settlement } from './settlement.ts';
+
+const MAX_ORPHANS_PER_SWEEP = 1_000;
+
+/**
+ * Looks for rows that the stream never brought: from a restored dump, an attached partition, a time when the
+ * publication did not cover the table.
+ *
+ * A snapshot is taken, and after it the end of the log is read: every row that the snapshot sees was committed before
+ * that position. Once the stream has settled all up to there, a row that is still undelivered can't come any more.
+ */
+export class OrphanSweep {
+  private readonly config: Config;
+  private readonly settlement: Settlement;
+  private candidate: { snapshot: string; insertLsn: bigint } | undefined;
+  private delivering: readonly OutboxEvent[] = [];
+
+  constructor(config: Config, settlement: Settlement) {
+    this.config = config;
+    this.settlement = settlement;
+  }
+
+  /** One step; call it from a timer. Returns the orphans that are to be delivered, which are few or none. */
+  async step(client: Client, signal: AbortSignal): Promise<readonly OutboxEvent[]> {
+    // Delivered rows stay in the table without a mark: nothing tells an orphan from them.
+    if (this.config.cleanup === 'none' || this.settlement.unwritten > 0) return [];
+    if (this.delivering.some(({ transaction }) => transaction.outstanding > 0)) return [];
+    this.candidate ??= await takeCandidate(client);
+    if (this.settlement.settledUpTo < this.candidate.insertLsn) return [];
+    const { snapshot } = this.candidate;
+    this.candidate = undefined;
+    this.delivering = await this.find(client, snapshot, signal);
+    return this.delivering;
+  }
+
+  private async find(client: Client, snapshot: string, signal: AbortSignal): Promise<OutboxEvent[]> {
+    const pass = new TablePass({
+      config: this.config,
+      client,
+      snapshot,
+      horizon: undefined,
+      afterSeq: 0,
+      limitRows: MAX_ORPHANS_PER_SWEEP,
+    });
+    const found: OutboxEvent[] = [];
+    for await (const batch of pass.batches(signal)) {
+      found.push(...batch.events);
+      if (found.length >= MAX_ORPHANS_PER_SWEEP) break;
+    }
+    return found;
+  }
+}
+
+/** In one statement: it is evaluated after its snapshot was taken. The write position would be too early. */
+async function takeCandidate(client: Client): Promise<{ snapshot: string; insertLsn: bigint }> {
+  const { rows } = await client.query<{ snapshot: string; lsn: string }>(
+    'select pg_current_snapshot()::text as snapshot, pg_current_wal_insert_lsn()::text as lsn',
+  );
+  const row = rows[0] as { snapshot: string; lsn: string };
+  return { snapshot: row.snapshot, insertLsn: parseLsn(row.lsn) };
+}

@@ -1,0 +1,226 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Config } from './config/config.ts';
+import { RelayError } from './errors/errors.ts';
+import { classify } from './errors/policy.ts';
+import { Backoff } from './lifecycle/backoff.ts';
+import { startHttp, type Exhibits, type HttpServer } from './observe/http.ts';
+import { DatabaseClock } from './observe/lag.ts';
+import type { Logger } from './observe/log.ts';
+import { createMetrics } from './observe/metrics.ts';
+import { Monitor } from './observe/monitor.ts';
+import { Observer } from './observe/observer.ts';
+import { createRouter } from './pipeline/envelope/router.ts';
+import { createPublisher } from './pipeline/publish/create-publisher.ts';
+import type { Publisher, PublisherEvents } from './pipeline/publish/publisher.ts';
+import { Session, type CarriedProgress } from './session.ts';
+import type { Stage } from './stage.ts';
+
+export interface RelayOptions {
+  readonly config: Config;
+  readonly log: Logger;
+  readonly version: string;
+  /** The first SIGTERM: drain. */
+  readonly stop: AbortSignal;
+}
+
+export interface RelayEnd {
+  /** Sends without an answer, or settled events that could not be written: they will be delivered again. */
+  readonly unknown: number;
+}
+
+/** A relay that waits for a person looks again this often. */
+const HALT_MS = 30_000;
+
+/**
+ * Composition root: builds the parts in the order of the data, runs one session after another, drains.
+ *
+ * starting → standby ⇄ streaming → stopped; an error that needs a person ends the process while nothing has worked
+ * yet, and later means `halted`: metrics stay up and every HALT_MS it is tried again with the secrets read anew.
+ */
+export class Relay {
+  readonly observer: Observer;
+  private readonly options: RelayOptions;
+  private readonly monitor: Monitor;
+  private readonly backoff = new Backoff({ firstMs: 100, maxMs: 10_000 });
+  private stage: Stage | undefined;
+  private carried: CarriedProgress | undefined;
+  private publisher: Publisher | undefined;
+  private publisherError: Error | undefined;
+  private endSession: () => void = () => undefined;
+  private brokerConnected = false;
+  private brokerWorked = false;
+  private ready = false;
+  private unknown = 0;
+
+  constructor(options: RelayOptions) {
+    this.options = options;
+    const { log, version, config } = options;
+    this.observer = new Observer({ log, metrics: createMetrics({ version }), clock: new DatabaseClock() });
+    this.monitor = new Monitor(config, this.observer, () => ({
+      oldestUnsettledCommitMs: this.stage?.settlement.oldest?.committedAtMs,
+      inFlightEvents: this.stage?.pipeline.window.events ?? 0,
+      inFlightBytes: this.stage?.pipeline.window.bytes ?? 0,
+    }));
+  }
+
+  get lagSeconds(): number {
+    return this.monitor.lagSeconds();
+  }
+
+  /** Until stopped; rejects with a RelayError of consequence `stop` when nothing ever worked. */
+  async run(): Promise<RelayEnd> {
+    const { config, stop } = this.options;
+    const background = new AbortController();
+    let http: HttpServer | undefined;
+    let monitoring: Promise<void> | undefined;
+    try {
+      http = await startHttp(config.http, this.exhibits());
+      monitoring = this.monitor.run(background.signal);
+      while (!stop.aborted) await this.lead();
+    } finally {
+      await this.publisher?.close(0);
+      background.abort();
+      await monitoring;
+      await http?.close();
+    }
+    return { unknown: this.unknown };
+  }
+
+  private async lead(): Promise<void> {
+    const { config, stop } = this.options;
+    const ending = new AbortController();
+    this.endSession = () => ending.abort();
+    const sessionStop = AbortSignal.any([stop, ending.signal]);
+    const publisher = (this.publisher ??= await this.createPublisher());
+    const connecting = this.connectPublisher(publisher, sessionStop);
+    const session = new Session({
+      config,
+      publisher,
+      address: createRouter(config),
+      observer: this.observer,
+      stop: sessionStop,
+      carried: this.carried,
+      onStage: (stage) => this.onStage(stage),
+    });
+    const end = await session.run();
+    ending.abort();
+    await connecting;
+    this.carried = end.carried;
+    if (stop.aborted) this.unknown = end.unknown + (end.carried?.unwritten.length ?? 0);
+    const { publisherError } = this;
+    const error = publisherError ?? end.error;
+    if (error === undefined || stop.aborted) return;
+    if (publisherError) await this.dropPublisher();
+    await this.afterError(error, publisherError ? this.brokerWorked : this.ready);
+  }
+
+  private onStage(stage: Stage | undefined): void {
+    this.stage = stage;
+    if (!stage) return;
+    this.ready = true;
+    this.backoff.reset();
+  }
+
+  private async afterError(error: unknown, worked: boolean): Promise<void> {
+    const { stop, log } = this.options;
+    const verdict = classify(error);
+    const { consequence, code, advice } = verdict;
+    if (consequence === 'stop') {
+      if (!worked) throw asRelayError(error);
+      this.observer.setMode('halted', code);
+      log.error('halted: this needs a person', { error, code, advice, nextTryInMs: HALT_MS });
+      await sleep(HALT_MS, undefined, { signal: stop }).catch(() => undefined);
+      return;
+    }
+    this.observer.changes.report('session', code, {
+      level: 'warn',
+      message: 'the session ended; it is opened again',
+      fields: { error, code, advice },
+    });
+    await this.backoff.wait(stop);
+  }
+
+  private createPublisher(): Promise<Publisher> {
+    const events: PublisherEvents = {
+      onRoom: () => this.stage?.pipeline.wake(),
+      onFatal: (error) => this.failPublisher(error),
+      onConnection: (connected, reason) => {
+        this.brokerConnected = connected;
+        this.brokerWorked ||= connected;
+        this.observer.changes.report('broker', connected ? 'connected' : reason, {
+          level: connected ? 'info' : 'warn',
+          message: connected ? 'the broker is connected' : 'the broker is away',
+          fields: { reason },
+        });
+      },
+    };
+    return createPublisher(this.options.config, events);
+  }
+
+  /** Until it succeeds or the signal aborts: the session runs beside it, and reads as far as the window allows. */
+  private async connectPublisher(publisher: Publisher, signal: AbortSignal): Promise<void> {
+    const backoff = new Backoff({ firstMs: 200, maxMs: 5_000 });
+    while (!signal.aborted) {
+      try {
+        await publisher.connect(signal);
+        this.stage?.pipeline.wake();
+        return;
+      } catch (error) {
+        if (signal.aborted) return;
+        if (classify(error).consequence === 'stop') {
+          this.failPublisher(error as Error);
+          return;
+        }
+        this.observer.changes.report('broker', classify(error).code, {
+          level: 'warn',
+          message: 'the broker is away',
+          fields: { error },
+        });
+        await backoff.wait(signal);
+      }
+    }
+  }
+
+  private failPublisher(error: Error): void {
+    this.publisherError ??= error;
+    this.endSession();
+  }
+
+  /** A publisher that met a fatal error is not used again: the next one reads the secrets anew. */
+  private async dropPublisher(): Promise<void> {
+    await this.publisher?.close(0);
+    this.publisher = undefined;
+    this.publisherError = undefined;
+  }
+
+  private exhibits(): Exhibits {
+    const { observer } = this;
+    return {
+      live: () => ({ ok: true, reason: 'the event loop answers' }),
+      // Latched: in a sidecar an unready container takes the user's service out of its load balancer.
+      ready: () =>
+        this.ready || observer.mode !== undefined
+          ? { ok: true, reason: observer.mode ?? 'leading' }
+          : { ok: false, reason: 'starting' },
+      status: () => ({
+        mode: observer.mode ?? 'starting',
+        reason: observer.reason,
+        brokerConnected: this.brokerConnected,
+        lagSeconds: this.monitor.lagSeconds(),
+        pendingEvents: this.monitor.pendingEvents,
+        inFlightEvents: this.stage?.pipeline.window.events ?? 0,
+        acknowledgedLsn: this.stage?.settlement.written.toString() ?? null,
+        slot: this.options.config.slotName,
+        version: this.options.version,
+      }),
+      metrics: () => observer.metrics.text(),
+    };
+  }
+}
+
+function asRelayError(error: unknown): RelayError {
+  if (error instanceof RelayError) return error;
+  const { consequence, code, advice } = classify(error);
+  const message = error instanceof Error ? error.message : String(error);
+  return new RelayError(consequence, code, message, { advice, cause: error });
+}

@@ -1,0 +1,265 @@
+import type { Client } from 'pg';
+import type { Config } from './config/config.ts';
+import { becomeLeader } from './lifecycle/leadership.ts';
+import { faultPoint } from './lifecycle/fault-point.ts';
+import type { Observer } from './observe/observer.ts';
+import { establish } from './pipeline/capture/handover.ts';
+import { preflight, type Preflight } from './pipeline/capture/preflight.ts';
+import { TablePass } from './pipeline/capture/polling/table-pass.ts';
+import { readSlot, terminateHolder } from './pipeline/capture/streaming/slot.ts';
+import { ReplicationStream } from './pipeline/capture/streaming/stream.ts';
+import type { Publisher } from './pipeline/publish/publisher.ts';
+import type { Address } from './pipeline/envelope/router.ts';
+import { ProgressStore, type Phase, type Progress } from './pipeline/settle/progress.ts';
+import { toRuns } from './pipeline/settle/settled-runs.ts';
+import { Settlement, type Carried } from './pipeline/settle/settlement.ts';
+import { Stage, type StageEnd } from './stage.ts';
+import { attemptEach, clientConfig, connect, disconnect } from './postgres/connect.ts';
+import { parseLsn } from './postgres/lsn.ts';
+import { retryUntil } from './lifecycle/retry-until.ts';
+
+export interface SessionOptions {
+  readonly config: Config;
+  readonly publisher: Publisher;
+  readonly address: Address;
+  readonly observer: Observer;
+  /** SIGTERM: stop reading, wait for what is with the broker, write, acknowledge, leave. */
+  readonly stop: AbortSignal;
+  /** From a session of this process that ended by an error. */
+  readonly carried: CarriedProgress | undefined;
+  /** The stage that runs now, for metrics and for waking it when the broker has room. */
+  readonly onStage: (stage: Stage | undefined) => void;
+}
+
+export interface CarriedProgress extends Carried {
+  readonly phase: Phase;
+  readonly slotCreatedLsn: bigint;
+}
+
+export interface SessionEnd {
+  readonly carried: CarriedProgress | undefined;
+  /** Sends whose outcome nobody knows; they are sent again by whoever comes next. */
+  readonly unknown: number;
+  readonly error: unknown;
+}
+
+const BEYOND_EVERYTHING = 2n ** 64n;
+
+/** One period of leading: from the first connection to its loss, or to the end of the process. */
+export class Session {
+  private readonly options: SessionOptions;
+  private readonly store: ProgressStore;
+  private carried: CarriedProgress | undefined;
+  private unknown = 0;
+
+  constructor(options: SessionOptions) {
+    this.options = options;
+    this.store = new ProgressStore(options.config);
+    this.carried = options.carried;
+  }
+
+  /** Never rejects: what must be carried over goes with the error. */
+  async run(): Promise<SessionEnd> {
+    const connections = new AbortController();
+    let error: unknown;
+    try {
+      await this.lead(connections.signal);
+    } catch (thrown) {
+      error = thrown;
+    } finally {
+      connections.abort();
+    }
+    return { carried: this.carried, unknown: this.unknown, error };
+  }
+
+  private async lead(connections: AbortSignal): Promise<void> {
+    const { config, stop, observer } = this.options;
+    const client = await connect(config.database.connection(), {
+      applicationName: 'outbox-relay',
+      signal: AbortSignal.any([connections, stop]),
+    }).catch((error: unknown) => {
+      if (!stop.aborted) throw error;
+    });
+    if (!client) return;
+    try {
+      // Index scans for a handful of rows, whatever the statistics of a table that is empty most of the time say.
+      await client.query('set enable_seqscan = off');
+      const leading = await becomeLeader(client, {
+        slotName: config.slotName,
+        signal: stop,
+        onStandby: () => observer.setMode('standby', 'another-leader'),
+      });
+      if (leading) await this.deliver(client);
+    } finally {
+      await disconnect(client);
+    }
+  }
+
+  private async deliver(client: Client): Promise<void> {
+    const { config, stop } = this.options;
+    const checked = await preflight(client, config);
+    let progress = await this.establish(client, checked);
+    if (!progress) return;
+    await this.writeCarried(client, progress);
+    if (progress.handover === 'table') {
+      await this.deliverTable(client, progress);
+      if (stop.aborted) return;
+      await this.store.completeHandover(client, progress.slotCreatedLsn);
+      this.carried = undefined;
+      faultPoint('after-handover-complete');
+      progress = (await this.store.read(client)) as Progress;
+    }
+    await this.deliverStream(client, progress, checked);
+  }
+
+  private async establish(client: Client, checked: Preflight): Promise<Progress | undefined> {
+    const { config, stop, observer } = this.options;
+    const connection = config.database.connection();
+    return attemptEach(connection, (tls) =>
+      establish({
+        config,
+        client,
+        store: this.store,
+        replication: { ...clientConfig(connection, tls), application_name: 'outbox-relay' },
+        database: checked.database,
+        signal: stop,
+        onHandover: (reason) =>
+          observer.log.info('making a replication slot; this waits for the transactions that run now', {
+            slot: config.slotName,
+            reason,
+          }),
+      }),
+    ).catch((error: unknown) => {
+      if (!stop.aborted) throw error;
+      return undefined;
+    });
+  }
+
+  /** What an earlier session of this process settled and could not write: its rows go before they are read again. */
+  private async writeCarried(client: Client, progress: Progress): Promise<void> {
+    const { carried, store } = this;
+    if (!carried) return;
+    const same = carried.slotCreatedLsn === progress.slotCreatedLsn && carried.phase === progress.handover;
+    const { unwritten } = carried;
+    if (unwritten.length > 0 && (same || progress.handover === 'table')) {
+      const runs = toRuns(unwritten.map(({ event }) => event));
+      const position = same ? carried.position : 0n;
+      const write = { settled: unwritten, runs, position, beyond: same ? carried.beyond : [] };
+      await store.write(client, write, progress.handover, progress.slotCreatedLsn);
+    }
+    this.carried = same ? { ...carried, unwritten: [] } : undefined;
+  }
+
+  private async deliverTable(client: Client, progress: Progress): Promise<void> {
+    const { config, observer } = this.options;
+    observer.setMode('polling', 'hand-over');
+    const afterSeq = Math.max(progress.tableSeq, Number(this.carried?.position ?? 0n));
+    const source = new TablePass({
+      config,
+      client,
+      snapshot: progress.snapshot ?? '',
+      horizon: config.cleanup === 'none' ? progress.horizon : undefined,
+      afterSeq,
+    });
+    const settlement = new Settlement({
+      position: BigInt(afterSeq),
+      before: this.carried?.beyond ?? [],
+      beforeUntil: BEYOND_EVERYTHING,
+    });
+    await this.runStage(
+      new Stage({
+        ...this.options,
+        client,
+        store: this.store,
+        source,
+        settlement,
+        phase: 'table',
+        slotCreatedLsn: progress.slotCreatedLsn,
+      }),
+      { phase: 'table', slotCreatedLsn: progress.slotCreatedLsn },
+    );
+  }
+
+  private async deliverStream(client: Client, progress: Progress, checked: Preflight): Promise<void> {
+    const { config, observer, stop } = this.options;
+    const { slotCreatedLsn } = progress;
+    const position =
+      this.carried && this.carried.position > progress.durableLsn
+        ? this.carried.position
+        : progress.durableLsn;
+    const settlement = new Settlement({
+      position,
+      before: this.carried?.beyond ?? progress.beyond,
+      beforeUntil: await readEndOfLog(client),
+    });
+    await terminateHolder(client, config.slotName);
+    const stream = await this.openStream(position, checked);
+    try {
+      observer.setMode('streaming', 'slot-trusted');
+      const stage = new Stage({
+        ...this.options,
+        client,
+        store: this.store,
+        source: stream,
+        settlement,
+        phase: 'complete',
+        slotCreatedLsn,
+      });
+      await this.runStage(stage, { phase: 'complete', slotCreatedLsn });
+      if (stop.aborted) await this.confirm(client, settlement.written);
+    } finally {
+      await stream.close();
+    }
+  }
+
+  private async openStream(startLsn: bigint, checked: Preflight): Promise<ReplicationStream> {
+    const { config, observer } = this.options;
+    const { outbox } = config;
+    const connection = config.database.connection();
+    return attemptEach(connection, (tls) =>
+      ReplicationStream.open({
+        clientConfig: { ...clientConfig(connection, tls), application_name: 'outbox-relay' },
+        slotName: config.slotName,
+        publicationName: config.publicationName,
+        startLsn,
+        outbox: {
+          schema: outbox.schema,
+          table: outbox.table,
+          seqColumn: outbox.columns.seq,
+          xidColumn: outbox.columns.xid,
+          requiredColumns: checked.requiredColumns,
+          foreignOids: checked.foreignOids,
+        },
+        walSenderTimeoutMs: checked.walSenderTimeoutMs,
+        onServerTime: (serverMs) => observer.clock.observe(serverMs, performance.now(), performance.now()),
+      }),
+    );
+  }
+
+  private async runStage(
+    stage: Stage,
+    progress: { phase: Phase; slotCreatedLsn: bigint },
+  ): Promise<StageEnd> {
+    this.options.onStage(stage);
+    const end = await stage.run();
+    this.options.onStage(undefined);
+    this.unknown += end.unknown;
+    this.carried = { ...end.carried, ...progress };
+    if (end.error !== undefined) throw end.error;
+    return end;
+  }
+
+  /** The drain has ended when the slot itself says so: a status message may be lost with its socket. */
+  private async confirm(client: Client, position: bigint): Promise<void> {
+    const { config } = this.options;
+    await retryUntil(config.shutdownTimeoutMs, async () => {
+      const slot = await readSlot(client, config.slotName);
+      return slot?.confirmedLsn !== undefined && slot.confirmedLsn >= position;
+    });
+  }
+}
+
+async function readEndOfLog(client: Client): Promise<bigint> {
+  const { rows } = await client.query<{ lsn: string }>('select pg_current_wal_insert_lsn()::text as lsn');
+  return parseLsn((rows[0] as { lsn: string }).lsn);
+}

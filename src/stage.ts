@@ -1,0 +1,148 @@
+import type { Client } from 'pg';
+import type { Config } from './config/config.ts';
+import { RelayError } from './errors/errors.ts';
+import { faultPoint } from './lifecycle/fault-point.ts';
+import type { Observer } from './observe/observer.ts';
+import type { Source } from './pipeline/capture/source.ts';
+import type { Address } from './pipeline/envelope/router.ts';
+import { Pipeline } from './pipeline/pipeline.ts';
+import type { Publisher } from './pipeline/publish/publisher.ts';
+import { OrphanSweep } from './pipeline/settle/orphans.ts';
+import type { Phase, ProgressStore } from './pipeline/settle/progress.ts';
+import type { Carried, Settlement } from './pipeline/settle/settlement.ts';
+import { Settler } from './pipeline/settle/settler.ts';
+
+export interface StageOptions {
+  readonly config: Config;
+  readonly client: Client;
+  readonly store: ProgressStore;
+  readonly source: Source;
+  readonly settlement: Settlement;
+  readonly phase: Phase;
+  readonly slotCreatedLsn: bigint;
+  readonly publisher: Publisher;
+  readonly address: Address;
+  readonly observer: Observer;
+  readonly stop: AbortSignal;
+}
+
+export interface StageEnd {
+  readonly carried: Carried;
+  readonly unknown: number;
+  /** Why it ended before its source did, unless it was asked to stop. */
+  readonly error: unknown;
+}
+
+/** A publisher answers within its own deadline; this one only guards against an answer that never comes. */
+const OUTCOME_DEADLINE_MS = 60_000;
+const SWEEP_INTERVAL_MS = 5_000;
+
+/**
+ * Runs the pipeline over one source, with the settler beside it, and ends both in order. Whatever happens first wins:
+ * the stop, a failure of the source or of the settler, the end of the source. Then nothing more is sent, what is with
+ * the broker is awaited, and what is settled is written while the database still answers.
+ */
+export class Stage {
+  private readonly options: StageOptions;
+  private readonly failure = new AbortController();
+  private readonly settler: Settler;
+  readonly pipeline: Pipeline;
+
+  constructor(options: StageOptions) {
+    this.options = options;
+    const { config, observer, source, settlement } = options;
+    this.settler = new Settler({
+      ...options,
+      acknowledge: (position) => source.acknowledge(position),
+      onWritten: (write) => this.pipeline.release(write.settled),
+    });
+    this.pipeline = new Pipeline({
+      ...options,
+      settler: this.settler,
+      policy: {
+        maxAttempts: config.maxAttempts,
+        topicGraceMs: config.topicGraceMs,
+        maxStuckEvents: Math.floor(config.maxInFlightEvents / 2),
+        retryDelayMs: (failures) => retryDelayMs(failures, Math.random()),
+      },
+      window: { maxEvents: config.maxInFlightEvents, maxBytes: config.maxInFlightBytes },
+      onDurable: (durable) => observer.durable(durable),
+      onParked: (settled) => observer.parked(settled),
+      onSkipped: (count) => observer.metrics.duplicatesSkipped.inc(count),
+      onFailure: ({ code }) => observer.metrics.publishFailed(code, 1),
+    });
+    this.settlement = settlement;
+  }
+
+  readonly settlement: Settlement;
+
+  /** Ends the stage as if its source had failed. */
+  fail(error: Error): void {
+    this.failure.abort(error);
+  }
+
+  /** Never rejects. */
+  async run(): Promise<StageEnd> {
+    const { stop } = this.options;
+    const settlerSignal = new AbortController();
+    const settling = this.settler.run(settlerSignal.signal).catch((error: Error) => this.fail(error));
+    const sweeping = this.options.phase === 'complete' ? this.sweepOrphans() : undefined;
+    const ending = AbortSignal.any([stop, this.failure.signal]);
+    // Leadership ends with this connection, also while there is nothing to write.
+    this.options.client.once('end', this.onConnectionEnd);
+    await this.pipeline.run(ending).catch((error: Error) => this.fail(error));
+    const draining = stop.aborted && !this.failure.signal.aborted;
+    if (draining) faultPoint('during-drain');
+    const deadlineMs = draining ? this.options.config.shutdownTimeoutMs : OUTCOME_DEADLINE_MS;
+    const unknown = await this.pipeline.stop(deadlineMs);
+    clearInterval(sweeping);
+    this.options.client.removeListener('end', this.onConnectionEnd);
+    this.settler.drain();
+    await within(settling, deadlineMs);
+    settlerSignal.abort(new Error('the stage has ended'));
+    const error: unknown = this.failure.signal.aborted ? this.failure.signal.reason : undefined;
+    return { carried: this.settlement.carry(), unknown, error };
+  }
+
+  private readonly onConnectionEnd = (): void => {
+    this.fail(
+      new RelayError('retry', 'connection-lost', 'the connection to PostgreSQL was lost', {
+        advice: 'The relay connects again by itself.',
+      }),
+    );
+  };
+
+  private sweepOrphans(): NodeJS.Timeout {
+    const { config, client, settlement, observer } = this.options;
+    const sweep = new OrphanSweep(config, settlement);
+    let running = false;
+    const step = async (): Promise<void> => {
+      if (running || this.failure.signal.aborted) return;
+      running = true;
+      const orphans = await sweep.step(client, this.failure.signal);
+      running = false;
+      if (orphans.length === 0) return;
+      observer.metrics.orphans.inc(orphans.length);
+      observer.log.warn('rows that the stream never brought are delivered from the table', {
+        count: orphans.length,
+      });
+      this.pipeline.acceptOrphans(orphans);
+    };
+    return setInterval(() => void step().catch((error: Error) => this.fail(error)), SWEEP_INTERVAL_MS);
+  }
+}
+
+/** Half a tenth of a second at first, five seconds at most; spread, so that lanes do not return all at once. */
+function retryDelayMs(failures: number, random: number): number {
+  const ceiling = Math.min(5_000, 100 * 2 ** Math.min(failures, 10));
+  return ceiling / 2 + (random * ceiling) / 2;
+}
+
+async function within(promise: Promise<unknown>, deadlineMs: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const deadline = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, deadlineMs);
+  });
+  await Promise.race([promise, deadline]);
+  clearTimeout(timer);
+}
