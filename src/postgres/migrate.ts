@@ -16,6 +16,9 @@ import {
 const FOLDER = new URL('../../migrations/', import.meta.url);
 const RECORD = 'outbox_relay_migrations';
 
+/** The driver's own deadline would cut a step short that the server has no limit for. The longest that a timer takes. */
+const NO_DEADLINE = { query_timeout: 2 ** 31 - 1 };
+
 export interface MigrationOptions {
   readonly outbox: OutboxConfig;
   readonly publicationName: string;
@@ -76,10 +79,11 @@ async function runNext(
 ): Promise<{ step: Step | undefined; privileges: Privileges }> {
   await client.query('begin');
   try {
-    await client.query(lockSql(options));
+    await client.query({ text: lockSql(options), ...NO_DEADLINE });
     const { steps, privileges } = await plan(client, options);
     const step = steps[0];
-    if (step !== undefined && step.refused === undefined) await client.query(step.sql);
+    if (step !== undefined && step.refused === undefined)
+      await client.query({ text: step.sql, ...NO_DEADLINE });
     await client.query('commit');
     return { step, privileges };
   } catch (error) {
