@@ -16,6 +16,8 @@ import {
   removeImage,
   startImage,
 } from '../../scripts/image-steps.ts';
+import { freshDatabase, withClient } from '../support/database.ts';
+import { until } from '../support/until.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 
@@ -148,6 +150,41 @@ describe('image', { timeout: 300_000 }, () => {
     for (const base of bases)
       assert.ok(base.startsWith(`node:${manifest.devDependencies['node'] ?? '?'}-`), base);
   });
+
+  test(
+    'P1 P4 it migrates, delivers a committed row, and drains on SIGTERM',
+    { timeout: 60_000 },
+    async () => {
+      const database = await freshDatabase();
+      try {
+        const env = { DATABASE_URL: database.url, BROKER: 'stdout', HTTP_HOST: '127.0.0.1', HTTP_PORT: '0' };
+        const migrated = await finished(startImage(image, ['migrate'], { env }));
+        assert.equal(migrated.code, 0, migrated.output);
+        const sql = `select outbox_emit('order', '42', 'OrderPlaced', '{"total": 10}') as id`;
+        const { id } = (
+          await withClient(database.url, async (client) => await client.query<{ id: string }>(sql))
+        ).rows[0] as { id: string };
+        const relay = startImage(image, [], { env });
+        const end = finished(relay);
+        let delivered = '';
+        relay.stdout?.on('data', (chunk) => (delivered += String(chunk)));
+        // A relay that ended is not waited for: then what it said is the failure.
+        await until(() => delivered.includes(id) || relay.exitCode !== null, {
+          what: 'the row to be delivered',
+        });
+        relay.kill('SIGTERM');
+        const { code, output } = await end;
+        assert.equal(code, 0, output);
+        const left = await withClient(
+          database.url,
+          async (client) => await client.query('select from outbox'),
+        );
+        assert.equal(left.rowCount, 0);
+      } finally {
+        await database.drop();
+      }
+    },
+  );
 
   test('nothing in it has changed by all of this', async () => {
     assert.deepEqual(await listFiles(image.root), files);
