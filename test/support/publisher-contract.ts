@@ -307,12 +307,14 @@ const blackHole =
     const before = series(subject, 100, { keys: 10, prefix: 'before-' });
     driver.send(before);
     await untilFinal(driver, before);
+    const unknowns = driver.unknowns.length;
     subject.network?.blackHole();
     const during = series(subject, 100, { keys: 10, prefix: 'during-' });
     driver.send(during);
     const timeoutMs = (harness.answerDeadlineMs ?? 10_000) + 20_000;
-    await until(() => driver.unknowns.length > 0, { timeoutMs, what: 'the silence noticed' });
-    await until(() => driver.publisher.room() === 0, { timeoutMs, what: 'no room without a connection' });
+    await until(() => driver.connections.at(-1) === false, { timeoutMs, what: 'the silence noticed' });
+    assert.ok(driver.unknowns.length > unknowns, 'what was outstanding is unknown');
+    assert.equal(driver.publisher.room(), 0, 'no room without a connection');
     const rooms = driver.rooms;
     subject.network?.heal();
     await untilFinal(driver, during);
@@ -330,7 +332,8 @@ const brokerKilled =
     await until(() => driver.final.size > 0, { intervalMs: 0, timeoutMs: 30_000, what: 'the first outcome' });
     await subject.broker?.kill();
     driver.send(messages.slice(messages.length / 2));
-    await until(() => driver.publisher.room() === 0, { what: 'no room without a broker' });
+    await until(() => driver.connections.at(-1) === false, { what: 'the loss of the broker noticed' });
+    assert.equal(driver.publisher.room(), 0, 'no room without a broker');
     await subject.broker?.start();
     await untilFinal(driver, messages);
     assertAllDurable(driver, messages);
