@@ -69,7 +69,8 @@ export class TestServices {
 
   private async find(name: ServiceName): Promise<Service> {
     const started = performance.now();
-    const service = await findService(name);
+    // This process is the test run: it must not ask itself.
+    const service = await findService(name, { ...process.env, TEST_SERVICES: undefined });
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     this.report(`${name}: ${service.origin}, ready after ${seconds} s`);
     return service;

@@ -5,11 +5,11 @@ import { uniqueName } from './names.ts';
 export interface BoundQueue {
   readonly queue: string;
   /** Messages that wait in it. */
-  count(): Promise<number>;
+  readonly count: () => Promise<number>;
   /** Takes out every message that waits in it, in its order. Call it again for what comes later. */
-  readAll(timeoutMs?: number): Promise<ConsumeMessage[]>;
+  readonly readAll: (timeoutMs?: number) => Promise<ConsumeMessage[]>;
   /** Deletes the queue and disconnects. */
-  drop(): Promise<void>;
+  readonly drop: () => Promise<void>;
 }
 
 /** A durable queue of its own, bound to an exchange (declared durable unless `declare` is false). */

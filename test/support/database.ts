@@ -8,7 +8,7 @@ export interface FreshDatabase {
   readonly url: string;
   readonly name: string;
   /** Drops its replication slots, ends its connections, drops it. */
-  drop(): Promise<void>;
+  readonly drop: () => Promise<void>;
 }
 
 /** A database of its own, on the shared server or on the one whose superuser URL is given. */

@@ -105,6 +105,7 @@ class Link {
   private readonly client: Socket;
   private readonly upstream: Socket;
   private readonly mode: () => Mode;
+  private readonly delayed = { toClient: new DelayQueue(), toServer: new DelayQueue() };
 
   constructor(client: Socket, upstream: Socket, mode: () => Mode) {
     this.client = client;
@@ -135,12 +136,12 @@ class Link {
       if (chunk === null) {
         // Asking for nothing would not arm the next 'readable' event.
         if (from.readableLength === 0) from.read(0);
-        if (from.readableEnded) this.later(() => to.end());
+        if (from.readableEnded) this.later(towardsClient, () => to.end());
         return;
       }
       const mode = this.mode();
       if (mode.kind === 'stall' && towardsClient) mode.left -= chunk.length;
-      this.later(() => to.writable && to.write(chunk));
+      this.later(towardsClient, () => to.writable && to.write(chunk));
     }
   }
 
@@ -152,10 +153,10 @@ class Link {
     return towardsClient ? mode.left : Infinity;
   }
 
-  private later(action: () => void): void {
+  private later(towardsClient: boolean, action: () => void): void {
     const mode = this.mode();
-    if (mode.kind === 'slow') setTimeout(action, mode.ms);
-    else action();
+    const queue = towardsClient ? this.delayed.toClient : this.delayed.toServer;
+    queue.add(mode.kind === 'slow' ? mode.ms : 0, action);
   }
 
   /** The proxy's behaviour has changed: what was held back may go on. */
@@ -178,5 +179,34 @@ class Link {
     const open = [this.client, this.upstream].filter(({ destroyed }) => !destroyed);
     if (open.length === 0) this.onClose();
     else if (this.limit(true) !== 0) for (const socket of open) socket.destroySoon();
+  }
+}
+
+/** Runs actions later, in their order even when the delay becomes shorter meanwhile. */
+class DelayQueue {
+  private readonly waiting: { readonly dueMs: number; readonly action: () => void }[] = [];
+
+  add(delayMs: number, action: () => void): void {
+    const last = this.waiting.at(-1);
+    if (last === undefined && delayMs === 0) {
+      action();
+      return;
+    }
+    this.waiting.push({ dueMs: Math.max(performance.now() + delayMs, last?.dueMs ?? 0), action });
+    if (last === undefined) this.schedule();
+  }
+
+  private schedule(): void {
+    const [first] = this.waiting;
+    if (first === undefined) return;
+    setTimeout(
+      () => {
+        // Taken out afterwards: until then an undelayed action has to queue up behind it.
+        first.action();
+        this.waiting.shift();
+        this.schedule();
+      },
+      Math.max(0, first.dueMs - performance.now()),
+    );
   }
 }

@@ -34,11 +34,11 @@ async function once(name: ServiceName): Promise<Service> {
   return await known;
 }
 
-export async function findService(name: ServiceName): Promise<Service> {
-  const given = process.env[VARIABLES[name]];
+export async function findService(name: ServiceName, env = process.env): Promise<Service> {
+  const given = env[VARIABLES[name]];
   if (given !== undefined && given !== '')
     return { url: given, origin: 'environment', remove: nothingToRemove };
-  const run = process.env['TEST_SERVICES'];
+  const run = env['TEST_SERVICES'];
   if (run !== undefined)
     return { url: await askTestRun(run, name), origin: 'test run', remove: nothingToRemove };
   return await startService(name);

@@ -3,6 +3,7 @@ import type { Admin, KafkaConfig } from 'kafkajs';
 import { uniqueName } from './names.ts';
 import { kafkaService } from './services.ts';
 import { until } from './until.ts';
+import { until } from './until.ts';
 
 export interface FreshTopic {
   readonly topic: string;
@@ -23,19 +24,12 @@ export async function freshTopic(
   const client = options.client ?? { brokers: (await kafkaService()).brokers };
   const topic = uniqueName('test');
   const configEntries = Object.entries(options.config ?? {}).map(([name, value]) => ({ name, value }));
+  const numPartitions = options.partitions ?? 3;
+  const replicationFactor = options.replicas ?? 1;
   await withAdmin(client, async (admin) => {
-    await admin.createTopics({
-      // kafkajs's own wait fails when a broker has not heard of the topic yet.
-      waitForLeaders: false,
-      topics: [
-        {
-          topic,
-          numPartitions: options.partitions ?? 3,
-          replicationFactor: options.replicas ?? 1,
-          configEntries,
-        },
-      ],
-    });
+    const topics = [{ topic, numPartitions, replicationFactor, configEntries }];
+    await admin.createTopics({ waitForLeaders: false, topics });
+    // kafkajs' own waiting fails when it asks a broker that has not heard of the topic yet.
     await until(async () => await hasLeaders(admin, topic), { what: `leaders of ${topic}` });
   });
   return {
@@ -50,7 +44,13 @@ async function hasLeaders(admin: Admin, topic: string): Promise<boolean> {
   return topics.every(({ partitions }) => partitions.every(({ leader }) => leader >= 0));
 }
 
-/** A client that only says what went wrong. */
+async function hasLeaders(admin: Admin, topic: string): Promise<boolean> {
+  const { topics } = await admin.fetchTopicMetadata({ topics: [topic] });
+  const partitions = topics.flatMap((described) => described.partitions);
+  return partitions.length > 0 && partitions.every(({ leader }) => leader >= 0);
+}
+
+/** A client that logs nothing: errors are thrown. */
 export function kafkaClient(config: KafkaConfig): Kafka {
   return new Kafka({ logLevel: logLevel.NOTHING, clientId: 'outbox-relay-test', ...config });
 }

@@ -40,6 +40,8 @@ export interface KafkaServer {
   readonly plaintextBrokers: string[];
   /** Given with `ssl` and `sasl_ssl`. */
   readonly certificates: Certificates | undefined;
+  /** Everything of these brokers, removed by `remove()`. */
+  readonly folder: string;
   /** Process ids of the running brokers, in the order of `brokers`. */
   pids(): number[];
   stop(signal?: NodeJS.Signals): Promise<void>;
@@ -80,6 +82,7 @@ class Cluster implements KafkaServer {
   readonly brokers: string[];
   readonly plaintextBrokers: string[];
   readonly certificates: Certificates | undefined;
+  readonly folder: string;
   private readonly parts: {
     readonly folder: ServiceFolder;
     readonly classPath: string;
@@ -91,6 +94,7 @@ class Cluster implements KafkaServer {
   constructor(parts: Cluster['parts'] & { certificates: Certificates | undefined }) {
     this.parts = parts;
     this.certificates = parts.certificates;
+    this.folder = parts.folder.path;
     this.brokers = parts.cluster.map(({ client }) => `127.0.0.1:${client}`);
     this.plaintextBrokers = parts.cluster.map(({ internal }) => `127.0.0.1:${internal}`);
   }

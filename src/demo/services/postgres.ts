@@ -28,6 +28,8 @@ export interface PostgresServer {
   readonly url: string;
   readonly port: number;
   readonly dataDir: string;
+  /** Everything of this server, removed by `remove()`. */
+  readonly folder: string;
   /** The postmaster's process id. Throws while the server is stopped. */
   pid(): number;
   /** `immediate` ends without a checkpoint, as a crash does. */
@@ -83,6 +85,7 @@ async function readable(
 class Server implements PostgresServer {
   readonly port: number;
   readonly dataDir: string;
+  readonly folder: string;
   private readonly parts: {
     readonly folder: ServiceFolder;
     readonly native: string;
@@ -94,6 +97,7 @@ class Server implements PostgresServer {
   constructor(parts: Server['parts'] & { port: number }) {
     this.parts = parts;
     this.port = parts.port;
+    this.folder = parts.folder.path;
     this.dataDir = join(parts.folder.path, 'data');
   }
 

@@ -26,6 +26,8 @@ export interface RabbitmqServer {
   readonly port: number;
   /** Given with `tls`: amqps:// with user and password; the certificates' client name is a user as well. */
   readonly tls: { readonly url: string; readonly certificates: Certificates } | undefined;
+  /** Everything of this broker, removed by `remove()`. */
+  readonly folder: string;
   pid(): number;
   /** Runs rabbitmqctl and returns what it printed. */
   ctl(...args: string[]): Promise<string>;
@@ -72,6 +74,7 @@ class Node implements RabbitmqServer {
   readonly url: string;
   readonly port: number;
   readonly tls: RabbitmqServer['tls'];
+  readonly folder: string;
   private readonly parts: {
     readonly folder: ServiceFolder;
     readonly programs: string;
@@ -86,6 +89,7 @@ class Node implements RabbitmqServer {
   constructor(parts: Node['parts']) {
     this.parts = parts;
     const { ports, certificates } = parts;
+    this.folder = parts.folder.path;
     this.port = ports.amqp;
     this.url = `amqp://guest:guest@127.0.0.1:${ports.amqp}`;
     this.tls = certificates && { url: `amqps://guest:guest@127.0.0.1:${ports.amqps}`, certificates };

@@ -113,6 +113,10 @@ test('proxy: slow delays and keeps the order', async () => {
   for (const letter of 'abcdef') client.write(letter);
   await untilEchoed('abcdef');
   assert.ok(performance.now() - started >= 75, 'there and back take twice the delay');
+  client.write('g');
+  proxy.heal();
+  client.write('h');
+  await untilEchoed('abcdefgh');
 });
 
 test('proxy: rewrites a URL', () => {
