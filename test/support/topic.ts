@@ -3,7 +3,6 @@ import type { Admin, KafkaConfig } from 'kafkajs';
 import { uniqueName } from './names.ts';
 import { kafkaService } from './services.ts';
 import { until } from './until.ts';
-import { until } from './until.ts';
 
 export interface FreshTopic {
   readonly topic: string;
@@ -37,11 +36,6 @@ export async function freshTopic(
     brokers: client.brokers as string[],
     drop: async () => await withAdmin(client, async (admin) => await admin.deleteTopics({ topics: [topic] })),
   };
-}
-
-async function hasLeaders(admin: Admin, topic: string): Promise<boolean> {
-  const { topics } = await admin.fetchTopicMetadata({ topics: [topic] });
-  return topics.every(({ partitions }) => partitions.every(({ leader }) => leader >= 0));
 }
 
 async function hasLeaders(admin: Admin, topic: string): Promise<boolean> {
