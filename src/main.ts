@@ -1,7 +1,7 @@
-import { readFileSync } from 'node:fs';
 import type { Command, CommandName } from './cli/command.ts';
 import { parseCommandLine } from './cli/args.ts';
 import { explainFailure } from './cli/failure.ts';
+import { version } from './version.ts';
 
 /** Loaded on demand: a command must not pay for the others' dependencies at start. */
 const LOADERS: Record<CommandName, () => Promise<{ run: Command }>> = {
@@ -28,13 +28,6 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<numbe
   }
   const { run } = await LOADERS[line.command]();
   return run({ args: line, env, signal, stdout, stderr });
-}
-
-function version(): string {
-  const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
-    version: string;
-  };
-  return manifest.version;
 }
 
 /** First signal: drain. Second: a person or the orchestrator has no patience left, so end at once. */

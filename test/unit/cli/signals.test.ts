@@ -3,9 +3,12 @@ import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { describe, it } from 'node:test';
+import { afterEach, describe, it } from 'node:test';
 
 const MAIN = fileURLToPath(new URL('../../../src/main.ts', import.meta.url));
+
+let started: ChildProcess | undefined;
+afterEach(() => started?.kill('SIGKILL'));
 
 /** Starts the real main file with this text as its `run` command; resolves when the command has printed "ready". */
 async function start(command: string): Promise<{ child: ChildProcess; output: () => string }> {
@@ -15,6 +18,7 @@ async function start(command: string): Promise<{ child: ChildProcess; output: ()
       name.endsWith('cli/run.ts') ? { url: ${JSON.stringify(url)}, shortCircuit: true } : next(name, context) });`;
   const args = ['--import', `data:text/javascript,${encodeURIComponent(preload)}`, MAIN];
   const child = spawn(process.execPath, args, { env: {}, stdio: ['ignore', 'pipe', 'inherit'] });
+  started = child;
   let output = '';
   child.stdout.setEncoding('utf8');
   child.stdout.on('data', (chunk: string) => (output += chunk));
@@ -42,7 +46,8 @@ const IGNORES = `export async function run({ signal, stdout }) {
   await new Promise(() => undefined);
 }`;
 
-describe('signals', () => {
+// A process that ignores its signals must fail the test, not hold it up.
+describe('signals', { timeout: 30_000 }, () => {
   it('P4 the first SIGTERM drains; the exit code is the command’s, forgotten handles hold nothing, no output is cut', async () => {
     const { child, output } = await start(DRAINS);
     child.kill('SIGTERM');

@@ -1,0 +1,126 @@
+import * as format from '../formats.ts';
+import type { Option } from './option.ts';
+
+/** Where the rows are and how they are captured. */
+export const DATABASE_OPTIONS = {
+  DATABASE_URL: {
+    group: 'database',
+    doc: "Connection of the relay, postgresql://user:password@host:port/database?sslmode=…; what it leaves open is taken from the PG* variables. PgBouncer can't carry replication: connect directly.",
+    default: null,
+    format: format.text,
+    secret: 'url',
+    file: true,
+  },
+  DATABASE_PASSWORD: {
+    group: 'database',
+    doc: 'Replaces the password of DATABASE_URL.',
+    default: null,
+    format: format.text,
+    secret: true,
+    file: true,
+  },
+  PGHOST: {
+    group: 'database',
+    doc: 'Host name, address, or folder of the Unix socket.',
+    default: 'localhost',
+    format: format.text,
+  },
+  PGPORT: { group: 'database', doc: 'Port.', default: '5432', format: format.integer(1, 65_535) },
+  PGUSER: {
+    group: 'database',
+    doc: "Role; without it the name of the operating system's user.",
+    default: null,
+    format: format.text,
+  },
+  PGPASSWORD: { group: 'database', doc: 'Password.', default: null, format: format.text, secret: true },
+  PGDATABASE: {
+    group: 'database',
+    doc: 'Database; without it the name of the role.',
+    default: null,
+    format: format.text,
+  },
+  PGSSLMODE: {
+    group: 'database',
+    doc: 'What libpq means by it: disable, allow, prefer, require, verify-ca or verify-full. Only the last two protect against an impostor. prefer when nothing is set.',
+    default: null,
+    format: format.oneOf(['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full']),
+  },
+  PGSSLROOTCERT: {
+    group: 'database',
+    doc: 'File with the authorities that may have signed the server\'s certificate, or "system" for those of the system (then sslmode is verify-full).',
+    default: null,
+    format: format.text,
+  },
+  PGSSLCERT: {
+    group: 'database',
+    doc: 'File with the client certificate.',
+    default: null,
+    format: format.text,
+  },
+  PGSSLKEY: {
+    group: 'database',
+    doc: 'File with the key of the client certificate.',
+    default: null,
+    format: format.text,
+  },
+  PGCONNECT_TIMEOUT: {
+    group: 'database',
+    doc: 'Seconds for a connection to be made.',
+    default: '10',
+    format: format.integer(1, 3600),
+  },
+
+  OUTBOX_TABLE: {
+    group: 'outbox',
+    doc: 'Table or schema.table, as in SQL: unquoted names are folded to lower case, "Quoted" ones are not.',
+    default: 'public.outbox',
+    format: format.qualifiedName,
+  },
+  OUTBOX_ID_COLUMN: column('id', 'Message id for consumers.'),
+  OUTBOX_AGGREGATE_TYPE_COLUMN: column(
+    'aggregatetype',
+    'Kind of the thing the event is about; names the topic by default.',
+  ),
+  OUTBOX_AGGREGATE_ID_COLUMN: column(
+    'aggregateid',
+    'The thing the event is about; the ordering key by default.',
+  ),
+  OUTBOX_TYPE_COLUMN: column('type', 'Type of the event.'),
+  OUTBOX_PAYLOAD_COLUMN: column('payload', 'Body, sent byte for byte as stored.'),
+  OUTBOX_HEADERS_COLUMN: column('headers', 'Headers of the message, a JSON object.'),
+  OUTBOX_SEQ_COLUMN: column('seq', 'Number that orders the rows.'),
+  OUTBOX_XID_COLUMN: column('xid', 'Transaction of the row, default pg_current_xact_id().'),
+  OUTBOX_CREATED_AT_COLUMN: column('created_at', 'Time of the event.'),
+  OUTBOX_DELIVERED_AT_COLUMN: column('delivered_at', 'Time of delivery, for CLEANUP=mark.'),
+
+  SOURCE: {
+    group: 'source',
+    doc: 'How rows are captured. auto and streaming both read by logical replication in this release.',
+    default: 'auto',
+    format: format.oneOf(['auto', 'streaming'], {
+      polling: 'this release reads by logical replication only; use auto or streaming',
+    }),
+  },
+  SLOT_NAME: {
+    group: 'source',
+    doc: 'Replication slot, created when missing. One of its own for every relay of a server.',
+    default: 'outbox_relay',
+    format: format.slotName,
+  },
+  PUBLICATION_NAME: {
+    group: 'source',
+    doc: "Publication of the outbox table's inserts, created by migrate.",
+    default: 'outbox_relay',
+    format: format.identifier,
+  },
+  CLEANUP: {
+    group: 'source',
+    doc: 'What happens to a delivered row: delete, mark (sets the delivered_at column) or none (partitions are dropped instead).',
+    default: 'delete',
+    format: format.oneOf(['delete', 'mark', 'none']),
+  },
+} as const satisfies Record<string, Option>;
+
+function column<const D extends string>(name: D, doc: string) {
+  return { group: 'outbox', doc, default: name, format: format.identifier } as const;
+}
