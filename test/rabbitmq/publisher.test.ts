@@ -61,7 +61,7 @@ describe('RabbitMQ publisher', { timeout: 180_000 }, () => {
       assert.equal(each.properties.deliveryMode, 2);
     }
     assert.deepEqual(
-      got.map(({ properties }) => ({ ...properties.headers })),
+      got.map(({ properties }) => Object.assign({}, properties.headers)),
       [{ trace: 'é', empty: '' }, { key: 'k2' }, { a: 'b', 'null-payload': true }, {}, {}],
     );
   });
@@ -266,7 +266,7 @@ describe('RabbitMQ publisher', { timeout: 180_000 }, () => {
     const queue = await bindQueue({ url, exchange });
     t.after(async () => await queue.drop());
     await harness.whenRoom();
-    const before = process.getActiveResourcesInfo().filter((name) => name !== 'Immediate').length;
+    const resourcesBefore = process.getActiveResourcesInfo().filter((name) => name !== 'Immediate').length;
     const outcomes = harness.handOver(20, messages(exchange, 20));
     await Promise.all([harness.publisher.close(5_000), harness.publisher.close(5_000)]);
     assert.deepEqual(
@@ -277,7 +277,9 @@ describe('RabbitMQ publisher', { timeout: 180_000 }, () => {
     const late = harness.handOver(1, [message(exchange)]);
     await until(() => late.size === 1, { what: 'an outcome after close' });
     assert.equal([...late.values()][0]?.kind, 'unknown');
-    await until(() => process.getActiveResourcesInfo().length < before, { what: 'the socket is gone' });
+    await until(() => process.getActiveResourcesInfo().length < resourcesBefore, {
+      what: 'the socket is gone',
+    });
 
     const hasty = await Harness.connected(rabbitmqConfig(url));
     const cut = hasty.handOver(20, messages(exchange, 20));
