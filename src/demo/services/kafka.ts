@@ -78,6 +78,13 @@ function portsAt(ports: readonly number[], index: number): KafkaPorts {
   return { client, internal, controller };
 }
 
+/** 16 random bytes as the storage tool reads them; it would take a leading `-` for an option. */
+function makeClusterId(): string {
+  const bytes = randomBytes(16);
+  bytes[0] = (bytes[0] ?? 0) & 0x7f;
+  return bytes.toString('base64url');
+}
+
 class Cluster implements KafkaServer {
   readonly brokers: string[];
   readonly plaintextBrokers: string[];
@@ -100,7 +107,7 @@ class Cluster implements KafkaServer {
   }
 
   async format(): Promise<void> {
-    const clusterId = randomBytes(16).toString('base64url');
+    const clusterId = makeClusterId();
     const { users = [] } = this.parts.options;
     for (const index of this.parts.cluster.keys()) {
       writeFileSync(this.propertiesFile(index), this.properties(index));
