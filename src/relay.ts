@@ -21,6 +21,8 @@ export interface RelayOptions {
   readonly version: string;
   /** The first SIGTERM: drain. */
   readonly stop: AbortSignal;
+  /** Another way to the broker than the configured one: the demo reads what would go to standard output. */
+  readonly createPublisher?: typeof createPublisher;
 }
 
 export interface RelayEnd {
@@ -154,7 +156,7 @@ export class Relay {
         });
       },
     };
-    return createPublisher(this.options.config, events);
+    return (this.options.createPublisher ?? createPublisher)(this.options.config, events);
   }
 
   /** Until it succeeds or the signal aborts: the session runs beside it, and reads as far as the window allows. */

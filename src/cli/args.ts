@@ -43,6 +43,11 @@ export const COMMANDS: Readonly<Record<CommandName, CommandSpec>> = {
     summary: 'an embedded PostgreSQL, a small shop that writes orders, and the relay, in one terminal',
     options: {
       broker: { type: 'string', value: 'NAME', help: 'stdout (default), kafka or rabbitmq' },
+      'broker-url': {
+        type: 'string',
+        value: 'URL',
+        help: 'a running broker; else KAFKA_BROKERS or RABBITMQ_URL, else one is started',
+      },
       events: { type: 'string', value: 'N', help: 'end after N committed events' },
       rate: { type: 'string', value: 'N', help: 'committed events per second' },
     },

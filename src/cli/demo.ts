@@ -1,6 +1,20 @@
-import { UsageError } from '../errors/errors.ts';
+import { existsSync } from 'node:fs';
+import { demoOptions } from '../demo/options.ts';
+import { RelayError } from '../errors/errors.ts';
 import type { CommandContext } from './command.ts';
 
-export async function run(_context: CommandContext): Promise<number> {
-  throw new UsageError('the command "demo" is not in this release');
+/** Part of the repository and of no image or package: what the demo starts are development dependencies. */
+const REPOSITORY_MARK = new URL('../../scripts/with-dependencies.mjs', import.meta.url);
+
+/** The demo. Exit code 1 when what was delivered is not what was committed. */
+export async function run(context: CommandContext): Promise<number> {
+  const options = demoOptions(context.args.values);
+  if (!existsSync(REPOSITORY_MARK)) {
+    throw new RelayError('retry', 'demo-needs-repository', 'the demo is not part of this installation', {
+      advice:
+        'It brings its own servers as development dependencies: clone the repository and run "npm run demo".',
+    });
+  }
+  const { runDemo } = await import('../demo/demo.ts');
+  return await runDemo(options, context);
 }
