@@ -68,7 +68,7 @@ export function brokerProperties(broker: BrokerProperties): string {
 function clusterDefaults(brokers: number): Record<string, string> {
   return {
     'auto.create.topics.enable': 'false',
-    'offsets.topic.replication.factor': '1',
+    'offsets.topic.replication.factor': String(brokers),
     'offsets.topic.num.partitions': '1',
     'transaction.state.log.replication.factor': '1',
     'transaction.state.log.min.isr': '1',

@@ -111,10 +111,15 @@ class Cluster implements KafkaServer {
     const { users = [] } = this.parts.options;
     for (const index of this.parts.cluster.keys()) {
       writeFileSync(this.propertiesFile(index), this.properties(index));
+      // It runs for a second: the optimising compiler would cost more than it gains.
       const tool = ['kafka.tools.StorageTool', 'format', '-t', clusterId, '-c', this.propertiesFile(index)];
-      await run('java', [...this.javaArguments(64), ...tool, ...scramArguments(users)], {
-        cwd: this.parts.folder.path,
-      });
+      await run(
+        'java',
+        ['-XX:TieredStopAtLevel=1', ...this.javaArguments(64), ...tool, ...scramArguments(users)],
+        {
+          cwd: this.parts.folder.path,
+        },
+      );
     }
   }
 
