@@ -6,10 +6,11 @@ import type { OnOutcome, Outcome, Publisher, PublisherEvents } from '../publishe
 import { Cluster } from './cluster.ts';
 import { brokerError } from './errors.ts';
 import type { MetadataAnswer } from './kafkajs.ts';
+import { groupByPartition, type Group } from './grouping.ts';
 import { MAX_BATCH_ANY_BROKER_BYTES, tooLargeForAnyBroker, topicOutcome, unknown } from './outcome.ts';
-import { batchBound } from './record-batch.ts';
-import { type Group, Sender } from './sender.ts';
-import { isLegalTopic, partitionFor, TopicTable } from './topics.ts';
+import { RoomGate } from './room-gate.ts';
+import { Sender } from './sender.ts';
+import { isLegalTopic, TopicTable } from './topics.ts';
 
 export interface KafkaPublisherOptions {
   /** Messages that may be outstanding. */
@@ -21,8 +22,6 @@ export interface KafkaPublisherOptions {
 const MAX_EVENTS = 10_000;
 const MAX_PUBLISH_BYTES = 4 * 1024 * 1024;
 const METADATA_MAX_AGE_MS = 300_000;
-/** A broker that has not answered for so long no longer holds up what goes to the others. */
-const SLOW_MS = 200;
 /** How often groups without a leader, and topics that are not there, are asked for again. */
 const NUDGE_MS = 100;
 /** A topic that the cluster is just creating is missing in the first answers. */
@@ -57,13 +56,9 @@ class KafkaPublisher implements Publisher {
   private unrouted: Group[] = [];
   private state: State = 'new';
   private outstanding = 0;
-  private busySenders = 0;
-  /** One send at a time, so that the next batch can grow; until the broker is slow. */
-  private held = false;
-  private slowTimer: NodeJS.Timeout | undefined;
+  private readonly gate: RoomGate;
   private nudgeTimer: NodeJS.Timeout | undefined;
   private metadataSince = 0;
-  private hadRoom = false;
   private readonly ended = new AbortController();
   private closing: Promise<void> | undefined;
   private drained: (() => void) | undefined;
@@ -73,6 +68,7 @@ class KafkaPublisher implements Publisher {
     this.events = events;
     this.options = { maxEvents: MAX_EVENTS, metadataMaxAgeMs: METADATA_MAX_AGE_MS, ...options };
     this.laneLimit = { events: this.options.maxEvents, bytes: config.maxBatchBytes };
+    this.gate = new RoomGate(() => this.room() > 0, events.onRoom);
     this.cluster = new Cluster(config, {
       onLink: () => this.route(),
       onLinkLost: (nodeId, reason, lastOne) => this.linkLost(nodeId, reason, lastOne),
@@ -84,7 +80,7 @@ class KafkaPublisher implements Publisher {
   async connect(signal: AbortSignal): Promise<void> {
     if (this.closing !== undefined) throw new Error('the Kafka publisher is closed');
     await this.cluster.connect(signal);
-    this.online();
+    this.online(true);
   }
 
   laneOf(message: Message): string | undefined {
@@ -94,13 +90,13 @@ class KafkaPublisher implements Publisher {
   }
 
   room(): number {
-    if (this.state !== 'connected' || this.held || this.closing !== undefined) return 0;
+    if (this.state !== 'connected' || this.gate.held || this.closing !== undefined) return 0;
     return Math.max(0, this.options.maxEvents - this.outstanding);
   }
 
   publish(messages: readonly Message[], onOutcome: OnOutcome): void {
     this.outstanding += messages.length;
-    const groups = this.group(messages, onOutcome);
+    const groups = groupByPartition(messages, this.topics, onOutcome);
     if (this.state !== 'connected' || (this.closing !== undefined && this.ended.signal.aborted)) {
       for (const group of groups)
         this.settle(group, unknown('not-connected', 'No Kafka broker is connected.'));
@@ -110,42 +106,12 @@ class KafkaPublisher implements Publisher {
     if (performance.now() - this.metadataSince > this.options.metadataMaxAgeMs)
       this.refresh(this.topics.names());
     this.route();
-    this.hadRoom = this.room() > 0;
+    this.gate.look();
   }
 
   async close(deadlineMs: number): Promise<void> {
     this.closing ??= this.drainAndClose(deadlineMs);
     await this.closing;
-  }
-
-  /** One group a partition, in the order of the messages; −1 stands for the partitions of a topic not known. */
-  private group(messages: readonly Message[], onOutcome: OnOutcome): Group[] {
-    const byTopic = new Map<string, Message[][]>();
-    let topic = '';
-    let parts: Message[][] | undefined;
-    let count = 0;
-    for (const message of messages) {
-      if (parts === undefined || message.destination !== topic) {
-        topic = message.destination;
-        count = this.topics.get(topic)?.partitionCount ?? 0;
-        parts = byTopic.get(topic) ?? [];
-        byTopic.set(topic, parts);
-      }
-      const index = count === 0 ? 0 : partitionFor(message, count) + 1;
-      (parts[index] ??= []).push(message);
-    }
-    const since = performance.now();
-    const groups: Group[] = [];
-    for (const [name, partitions] of byTopic) {
-      for (const [index, part] of partitions.entries()) {
-        if (part === undefined) continue;
-        const partition = index - 1;
-        const lane = `${name}:${partition}`;
-        const bound = batchBound(part);
-        groups.push({ topic: name, partition, messages: part, lane, onOutcome, since, bound, asked: 0 });
-      }
-    }
-    return groups;
   }
 
   /** Leads every group to its broker, as far as it is known and connected; the rest waits for metadata or a link. */
@@ -182,8 +148,7 @@ class KafkaPublisher implements Publisher {
       return undefined;
     }
     if (group.partition < 0 || group.partition >= known.partitionCount) {
-      for (const part of this.group(group.messages, group.onOutcome))
-        this.unrouted.push({ ...part, since: group.since });
+      this.unrouted.push(...groupByPartition(group.messages, this.topics, group.onOutcome, group.since));
       queueMicrotask(() => this.route());
       return undefined;
     }
@@ -202,7 +167,7 @@ class KafkaPublisher implements Publisher {
       sender = new Sender(this.config, {
         link: () => this.cluster.linkTo(nodeId),
         settle: (group, outcome, errorCode) => this.settleAnswered(group, outcome, errorCode),
-        onBusy: (busy) => this.busy(busy),
+        onBusy: (busy) => this.gate.busy(busy),
       });
       this.senders.set(nodeId, sender);
     }
@@ -221,26 +186,6 @@ class KafkaPublisher implements Publisher {
     this.outstanding -= messages.length;
     for (const message of messages) onOutcome(message, outcome);
     if (this.outstanding === 0) this.drained?.();
-  }
-
-  private busy(busy: boolean): void {
-    this.busySenders += busy ? 1 : -1;
-    clearTimeout(this.slowTimer);
-    this.held = this.busySenders > 0;
-    if (this.held) {
-      this.slowTimer = setTimeout(() => {
-        this.held = false;
-        this.tellRoom();
-      }, SLOW_MS);
-    }
-    this.tellRoom();
-  }
-
-  private tellRoom(): void {
-    const has = this.room() > 0;
-    const came = has && !this.hadRoom;
-    this.hadRoom = has;
-    if (came) this.events.onRoom();
   }
 
   private refresh(topics: Iterable<string>): void {
@@ -309,18 +254,18 @@ class KafkaPublisher implements Publisher {
     this.route();
   }
 
-  private online(): void {
+  private online(announce: boolean): void {
     this.state = 'connected';
     this.refresh(this.topics.names());
-    this.events.onConnection(true, 'connected');
-    this.tellRoom();
+    if (announce) this.events.onConnection(true, 'connected');
+    this.gate.tell();
   }
 
   private offline(reason: Error): void {
     this.state = 'reconnecting';
     const inUse = this.outstanding > 0;
     this.failAll('connection-lost', reason.message);
-    this.hadRoom = false;
+    this.gate.look();
     if (this.closing === undefined) void this.reconnect(inUse, reason.message);
   }
 
@@ -328,25 +273,29 @@ class KafkaPublisher implements Publisher {
   private async reconnect(announce: boolean, reason: string): Promise<void> {
     const backoff = new Backoff({ firstMs: 100, maxMs: 5000 });
     if (announce) this.events.onConnection(false, reason);
-    let announced = announce;
-    while (!this.ended.signal.aborted) {
-      try {
-        await this.cluster.connect(this.ended.signal);
-        if (this.ended.signal.aborted) return;
-        this.state = 'connected';
-        if (announced) this.online();
-        else this.tellRoom();
+    for (let announced = announce; !this.ended.signal.aborted; announced = true) {
+      const error = await this.connectAgain();
+      if (this.ended.signal.aborted) return;
+      if (error === undefined) {
+        this.online(announced);
         return;
-      } catch (error) {
-        if (this.ended.signal.aborted) return;
-        if (!announced) this.events.onConnection(false, reason);
-        announced = true;
-        if (error instanceof RelayError && error.consequence === 'stop') {
-          this.halt(error);
-          return;
-        }
+      }
+      if (!announced) this.events.onConnection(false, reason);
+      if (error.consequence === 'stop') {
+        this.halt(error);
+        return;
       }
       await backoff.wait(this.ended.signal);
+    }
+  }
+
+  private async connectAgain(): Promise<RelayError | undefined> {
+    try {
+      await this.cluster.connect(this.ended.signal);
+      return undefined;
+    } catch (error) {
+      if (error instanceof RelayError) return error;
+      throw error;
     }
   }
 
@@ -354,7 +303,7 @@ class KafkaPublisher implements Publisher {
   private halt(error: RelayError): void {
     if (this.state === 'halted' || this.ended.signal.aborted) return;
     this.state = 'halted';
-    this.hadRoom = false;
+    this.gate.look();
     this.failAll(error.code, error.message);
     this.events.onFatal(error);
   }
@@ -383,7 +332,7 @@ class KafkaPublisher implements Publisher {
     this.ended.abort();
     this.cluster.close();
     this.failAll('closed', 'The relay stopped before the broker answered.');
-    clearTimeout(this.slowTimer);
+    this.gate.close();
     clearTimeout(this.nudgeTimer);
   }
 }

@@ -217,6 +217,8 @@ export class BrokerLink {
   private async withDeadline<T>(work: Promise<T>, deadlineMs: number, what: string): Promise<T> {
     const late = (): void => this.destroy(new Error(`no answer to ${what} within ${deadlineMs} ms`));
     const timer = setTimeout(late, deadlineMs);
+    // kafkajs may still reject it after the connection has ended, when nobody waits for it any more.
+    work.catch(() => undefined);
     try {
       if (this.closedBy !== undefined) throw this.closedBy;
       return await this.orClosed(work);

@@ -1,27 +1,11 @@
 import type { KafkaConfig } from '../../../config/config.ts';
-import type { OnOutcome, Outcome } from '../publisher.ts';
+import type { Outcome } from '../publisher.ts';
+import type { Group } from './grouping.ts';
 import type { ProduceAnswer } from './kafkajs.ts';
 import { PRODUCE_VERSION } from './kafkajs.ts';
 import type { BrokerLink } from './link.ts';
 import { answeredOutcome, refusedLocally, unknown } from './outcome.ts';
-import {
-  type Batch,
-  type CompressedRecords,
-  gzipRecords,
-  requestBound,
-  writeProduceRequest,
-} from './produce-request.ts';
-
-/** Messages of one partition on their way, and whom to tell. */
-export interface Group extends Batch {
-  readonly lane: string;
-  readonly onOutcome: OnOutcome;
-  /** `performance.now()` when it was handed over. */
-  readonly since: number;
-  readonly bound: number;
-  /** How often the topic was asked for in vain. */
-  asked: number;
-}
+import { type CompressedRecords, gzipRecords, requestBound, writeProduceRequest } from './produce-request.ts';
 
 export interface SenderEvents {
   /** The link to this broker, or undefined while there is none. */

@@ -1,0 +1,57 @@
+import type { Message } from '../../envelope/message.ts';
+import type { OnOutcome } from '../publisher.ts';
+import type { Batch } from './produce-request.ts';
+import { batchBound } from './record-batch.ts';
+import { partitionFor, type TopicTable } from './topics.ts';
+
+/** Messages of one partition on their way, and whom to tell. */
+export interface Group extends Batch {
+  readonly lane: string;
+  readonly onOutcome: OnOutcome;
+  /** `performance.now()` when it was handed over. */
+  readonly since: number;
+  /** The batch is no longer than this, bytes. */
+  readonly bound: number;
+  /** How often the topic was asked for in vain. */
+  asked: number;
+}
+
+/** One group a partition, each in the order of the messages; partition −1 holds all of a topic that is not known. */
+export function groupByPartition(
+  messages: readonly Message[],
+  topics: TopicTable,
+  onOutcome: OnOutcome,
+  since = performance.now(),
+): Group[] {
+  const groups: Group[] = [];
+  for (const [topic, parts] of deal(messages, topics)) {
+    for (const [index, part] of parts.entries()) {
+      // An array with holes: partitions without a message.
+      if (part === undefined) continue;
+      const partition = index - 1;
+      const lane = `${topic}:${partition}`;
+      const bound = batchBound(part);
+      groups.push({ topic, partition, messages: part, lane, onOutcome, since, bound, asked: 0 });
+    }
+  }
+  return groups;
+}
+
+/** Topic → messages by partition + 1. */
+function deal(messages: readonly Message[], topics: TopicTable): Map<string, (Message[] | undefined)[]> {
+  const byTopic = new Map<string, (Message[] | undefined)[]>();
+  let topic: string | undefined;
+  let parts: (Message[] | undefined)[] = [];
+  let count = 0;
+  for (const message of messages) {
+    if (message.destination !== topic) {
+      topic = message.destination;
+      count = topics.get(topic)?.partitionCount ?? 0;
+      parts = byTopic.get(topic) ?? [];
+      byTopic.set(topic, parts);
+    }
+    const index = count === 0 ? 0 : partitionFor(message, count) + 1;
+    (parts[index] ??= []).push(message);
+  }
+  return byTopic;
+}
