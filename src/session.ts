@@ -74,12 +74,7 @@ export class Session {
 
   private async lead(connections: AbortSignal): Promise<void> {
     const { config, stop, observer } = this.options;
-    const client = await connect(config.database.connection(), {
-      applicationName: 'outbox-relay',
-      signal: AbortSignal.any([connections, stop]),
-    }).catch((error: unknown) => {
-      if (!stop.aborted) throw error;
-    });
+    const client = await this.connect(connections);
     if (!client) return;
     try {
       // Index scans for a handful of rows, whatever the statistics of a table that is empty most of the time say.
@@ -92,6 +87,26 @@ export class Session {
       if (leading) await this.deliver(client);
     } finally {
       await disconnect(client);
+    }
+  }
+
+  /** A stop gives up connecting; later the connection is still needed, to write what is settled. */
+  private async connect(connections: AbortSignal): Promise<Client | undefined> {
+    const { config, stop } = this.options;
+    const connecting = new AbortController();
+    const abort = (): void => connecting.abort();
+    for (const signal of [connections, stop]) signal.addEventListener('abort', abort, { once: true });
+    try {
+      stop.throwIfAborted();
+      return await connect(config.database.connection(), {
+        applicationName: 'outbox-relay',
+        signal: connecting.signal,
+      });
+    } catch (error) {
+      if (!stop.aborted) throw error;
+      return undefined;
+    } finally {
+      stop.removeEventListener('abort', abort);
     }
   }
 

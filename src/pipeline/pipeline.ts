@@ -46,7 +46,7 @@ export class Pipeline {
     if (!signal.aborted) await this.dispatcher.idle();
   }
 
-  /** Sends nothing more and waits for what the broker has. Resolves with how many answers did not come in time. */
+  /** Sends nothing more and waits for what the broker has. Resolves with how many sends have no known outcome. */
   async stop(deadlineMs: number): Promise<number> {
     this.dispatcher.stop();
     let timer: NodeJS.Timeout | undefined;
@@ -55,7 +55,7 @@ export class Pipeline {
     });
     await Promise.race([this.dispatcher.idle(), deadline]);
     clearTimeout(timer);
-    return this.dispatcher.outstanding;
+    return this.dispatcher.unknown;
   }
 
   /** There may be room at the broker. */

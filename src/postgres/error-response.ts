@@ -1,4 +1,4 @@
-import pg from 'pg';
+import { DatabaseError } from 'pg';
 
 /**
  * Reads an ErrorResponse message into the error that `pg` itself would throw.
@@ -15,7 +15,7 @@ export function readErrorResponse(buffer: Buffer, start: number, end: number): E
     );
     offset = terminator + 1;
   }
-  const error = new pg.DatabaseError(fields.get('M') ?? 'unknown error', end - start, 'error');
+  const error = new DatabaseError(fields.get('M') ?? 'unknown error', end - start, 'error');
   error.severity = fields.get('S');
   error.code = fields.get('C');
   error.detail = fields.get('D');

@@ -22,6 +22,7 @@ export class Dispatcher {
   private readonly idleWaiters: (() => void)[] = [];
   private scheduled = false;
   private stopped = false;
+  private unknownAfterStop = 0;
   private retryTimer: NodeJS.Timeout | undefined;
 
   constructor(options: DispatcherOptions) {
@@ -37,9 +38,9 @@ export class Dispatcher {
     return this.lanes.size;
   }
 
-  /** Messages with the broker, unanswered. */
-  get outstanding(): number {
-    return this.sent.size;
+  /** After `stop`: messages that were sent and of which nobody knows what became. */
+  get unknown(): number {
+    return this.sent.size + this.unknownAfterStop;
   }
 
   add(message: Message): void {
@@ -93,6 +94,7 @@ export class Dispatcher {
     if (!delivery) throw new RangeError('an outcome for a message that is not outstanding');
     this.sent.delete(message);
     if (outcome.kind !== 'durable') this.options.onFailure(outcome, message);
+    if (outcome.kind === 'unknown' && this.stopped) this.unknownAfterStop++;
     const verdicts = this.lanes.answer(delivery, outcome, performance.now());
     if (verdicts.length > 0) this.options.onVerdicts(verdicts);
     this.schedule();

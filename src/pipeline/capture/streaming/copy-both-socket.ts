@@ -19,7 +19,7 @@ export class CopyBothSocket {
     this.stream = stream;
     stream.pause();
     stream.removeAllListeners('data');
-    stream.on('readable', this.onReadable);
+    stream.on('readable', this.wakeReader);
     stream.on('end', this.onEnd);
     stream.on('close', this.onEnd);
     stream.on('error', this.onError);
@@ -40,9 +40,9 @@ export class CopyBothSocket {
     this.stream.write(Buffer.concat([header, payload]));
   }
 
-  /** Waits until something has arrived and frames all of it. Throws when the connection is lost. */
-  async read(onFrame: OnFrame): Promise<void> {
-    for (;;) {
+  /** Waits until something has arrived and frames all of it, or the signal aborts. Throws when the connection is lost. */
+  async read(onFrame: OnFrame, signal?: AbortSignal): Promise<void> {
+    while (signal?.aborted !== true) {
       const chunk = this.stream.read() as Buffer | null;
       if (chunk !== null) {
         this.framer.push(chunk, onFrame);
@@ -55,21 +55,22 @@ export class CopyBothSocket {
     }
   }
 
-  /** Ends a pending `read` with this error; also how an abort reaches it. */
+  /** Ends a pending `read` with this error. Nothing is sent any more. */
   fail(error: Error): void {
     this.failure ??= error;
-    this.onReadable();
+    this.wakeReader();
   }
+
+  /** Lets a pending `read` look at its signal. Sending goes on: a drain still has positions to acknowledge. */
+  readonly wakeReader = (): void => {
+    this.wake?.();
+    this.wake = undefined;
+  };
 
   /** Not `end()`: on a half-open connection that would wait for an answer that never comes. */
   destroy(): void {
     this.stream.destroy();
   }
-
-  private readonly onReadable = (): void => {
-    this.wake?.();
-    this.wake = undefined;
-  };
 
   private readonly onEnd = (): void => {
     this.fail(

@@ -102,23 +102,20 @@ export class ReplicationStream implements Source {
 
   async *batches(signal: AbortSignal): AsyncGenerator<Batch> {
     const socket = this.socket as CopyBothSocket;
-    const onAbort = (): void => socket.fail(signal.reason as Error);
-    signal.addEventListener('abort', onAbort, { once: true });
+    signal.addEventListener('abort', socket.wakeReader, { once: true });
     try {
       let lastReadMs = 0;
       while (!signal.aborted) {
         const sinceMs = performance.now() - lastReadMs;
         if (sinceMs < READ_SPACING_MS) await sleep(READ_SPACING_MS);
         this.readingHeld = false;
-        await this.readFrames(socket);
+        await this.readFrames(socket, signal);
         lastReadMs = performance.now();
         this.readingHeld = true;
         yield this.assembly.take();
       }
-    } catch (error) {
-      if (!signal.aborted) throw error;
     } finally {
-      signal.removeEventListener('abort', onAbort);
+      signal.removeEventListener('abort', socket.wakeReader);
     }
   }
 
@@ -136,8 +133,8 @@ export class ReplicationStream implements Source {
     await this.service.destroy().catch(() => undefined);
   }
 
-  private async readFrames(socket: CopyBothSocket): Promise<void> {
-    await socket.read(this.onFrame);
+  private async readFrames(socket: CopyBothSocket, signal?: AbortSignal): Promise<void> {
+    await socket.read(this.onFrame, signal);
     this.heardAtMs = performance.now();
     if (this.frameError) throw this.frameError;
   }
