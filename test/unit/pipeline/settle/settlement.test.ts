@@ -1,0 +1,221 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import * as fc from 'fast-check';
+import type { OutboxEvent, Transaction } from '../../../../src/pipeline/capture/event.ts';
+import { containsEvent, type Identity, type Run } from '../../../../src/pipeline/settle/settled-runs.ts';
+import { Settlement, type Write } from '../../../../src/pipeline/settle/settlement.ts';
+import { eventOf, transactionOf } from '../builders.ts';
+
+const START = 100n;
+
+interface Committed {
+  readonly endLsn: bigint;
+  readonly events: readonly Identity[];
+}
+
+interface ProgressRow {
+  readonly position: bigint;
+  readonly beyond: readonly Run[];
+}
+
+/** What PostgreSQL has: transactions in commit order, numbers drawn in another order. */
+const log: fc.Arbitrary<Committed[]> = fc
+  .array(fc.integer({ min: 1, max: 4 }), { minLength: 1, maxLength: 40, size: 'max' })
+  .chain((sizes) => {
+    const total = sizes.reduce((sum, size) => sum + size, 0);
+    const numbers = Array.from({ length: total }, (_, i) => i + 1);
+    return fc.shuffledSubarray(numbers, { minLength: total, maxLength: total }).map((seqs) => {
+      let at = 0;
+      return sizes.map((size, i) => ({
+        endLsn: START + BigInt((i + 1) * 10),
+        events: seqs.slice(at, (at += size)).map((seq) => ({ seq, xid: 500 + i })),
+      }));
+    });
+  });
+
+type Step =
+  | { readonly do: 'receive'; readonly count: number }
+  | { readonly do: 'commit-part' }
+  | { readonly do: 'settle'; readonly pick: number; readonly count: number }
+  | { readonly do: 'write'; readonly max: number }
+  | { readonly do: 'end'; readonly how: 'kill' | 'lost' | 'lost-after-commit' | 'kill-before-carried' };
+
+const schedule: fc.Arbitrary<Step[]> = fc.array(
+  fc.oneof(
+    { weight: 8, arbitrary: fc.record({ do: fc.constant('receive' as const), count: fc.integer({ min: 1, max: 6 }) }) },
+    { weight: 2, arbitrary: fc.record({ do: fc.constant('commit-part' as const) }) },
+    { weight: 8, arbitrary: fc.record({ do: fc.constant('settle' as const), pick: fc.nat(), count: fc.integer({ min: 1, max: 5 }) }) },
+    { weight: 5, arbitrary: fc.record({ do: fc.constant('write' as const), max: fc.integer({ min: 1, max: 6 }) }) },
+    { weight: 1, arbitrary: fc.record({ do: fc.constant('end' as const), how: fc.constantFrom('kill' as const, 'lost' as const, 'lost-after-commit' as const, 'kill-before-carried' as const) }) },
+  ),
+  { maxLength: 150, size: 'max' },
+);
+
+/** Drives the settlement as sessions do, over a server and a progress row that survive every end. */
+class World {
+  readonly log: readonly Committed[];
+  readonly settled = new Set<number>();
+  /** Settled in a transaction that was committed: its rows are gone, its dead letters are written. */
+  readonly written = new Set<number>();
+  row: ProgressRow = { position: START, beyond: [] };
+  private settlement: Settlement;
+  private write: Write | undefined;
+  private open: OutboxEvent[] = [];
+  private next = { transaction: 0, event: 0 };
+  private receiving: Transaction | undefined;
+
+  constructor(transactions: readonly Committed[]) {
+    this.log = transactions;
+    this.settlement = this.begin(this.row);
+  }
+
+  private begin({ position, beyond }: ProgressRow): Settlement {
+    this.write = undefined;
+    this.open = [];
+    this.receiving = undefined;
+    const first = this.log.findIndex(({ endLsn }) => endLsn > position);
+    this.next = { transaction: first === -1 ? this.log.length : first, event: 0 };
+    const beforeUntil = this.log.at(-1)?.endLsn ?? START;
+    return (this.settlement = new Settlement({ position, before: beyond, beforeUntil }));
+  }
+
+  apply(step: Step): void {
+    if (step.do === 'receive') for (let i = 0; i < step.count; i++) this.receive();
+    else if (step.do === 'commit-part') this.receiveCommit();
+    else if (step.do === 'settle') this.settle(this.open.splice(step.pick % Math.max(1, this.open.length), step.count));
+    else if (step.do === 'write') this.stepWrite(step.max);
+    else this.end(step.how);
+  }
+
+  private receive(): void {
+    const source = this.log[this.next.transaction];
+    if (!source) return;
+    const identity = source.events[this.next.event];
+    if (!identity) {
+      this.receiveCommit();
+      return;
+    }
+    const begun = this.receiving === undefined;
+    const transaction = (this.receiving ??= transactionOf({ xid: identity.xid }));
+    const event = eventOf(identity.seq, transaction, { xid: identity.xid });
+    this.next.event++;
+    this.settlement.begin(begun ? [transaction] : [], START);
+    if (this.settlement.skip(event)) assert.ok(this.written.has(event.seq), `P1 event ${event.seq} was skipped, unsettled`);
+    else {
+      assert.ok(!this.written.has(event.seq), `P4 event ${event.seq} comes again, although the row knew it`);
+      this.open.push(event);
+    }
+  }
+
+  private receiveCommit(): void {
+    const source = this.log[this.next.transaction];
+    if (!source || !this.receiving || this.next.event < source.events.length) return;
+    this.receiving.endLsn = source.endLsn;
+    this.receiving = undefined;
+    this.next = { transaction: this.next.transaction + 1, event: 0 };
+    this.settlement.begin([], source.endLsn);
+  }
+
+  private settle(events: readonly OutboxEvent[]): void {
+    for (const { seq } of events) this.settled.add(seq);
+    this.settlement.settle(events.map((event) => ({ event })));
+  }
+
+  /** Begins a write, or commits the one that was begun. */
+  private stepWrite(max: number): void {
+    if (!this.write) {
+      this.write = this.settlement.nextWrite(max);
+      return;
+    }
+    this.store(this.write, this.write.settled);
+    const position = this.settlement.committed(this.write);
+    this.write = undefined;
+    assert.equal(position, this.row.position, 'acknowledged is what the row says');
+  }
+
+  private store(row: ProgressRow, settled: readonly { readonly event: OutboxEvent }[]): void {
+    assert.ok(row.position >= this.row.position, 'the position only grows');
+    for (const { event } of settled) this.written.add(event.seq);
+    this.row = { position: row.position, beyond: row.beyond };
+    this.check();
+  }
+
+  private end(how: Extract<Step, { do: 'end' }>['how']): void {
+    if (how === 'lost-after-commit' && this.write) this.store(this.write, this.write.settled);
+    const carried = this.settlement.carry();
+    // The process lives on: the next session writes first what this one could not.
+    if (how === 'lost' || how === 'lost-after-commit') this.store(carried, carried.unwritten);
+    this.settlement = this.begin(this.row);
+  }
+
+  /** The row's claim is exactly what was settled by committed writes, among what was received at all. */
+  check(): void {
+    for (const { endLsn, events } of this.log) {
+      for (const event of events) {
+        const claimed = endLsn <= this.row.position || containsEvent(this.row.beyond, event);
+        if (claimed) assert.ok(this.settled.has(event.seq), `P1 the row claims event ${event.seq}, which is not settled`);
+        assert.equal(claimed, this.written.has(event.seq), `event ${event.seq}: claimed ${claimed}`);
+      }
+    }
+  }
+
+  finish(): void {
+    for (let i = 0; i < 1_000 && this.row.position < (this.log.at(-1)?.endLsn ?? START); i++) {
+      this.receive();
+      this.settle(this.open.splice(0));
+      this.stepWrite(1_000);
+    }
+    assert.equal(this.row.position, this.log.at(-1)?.endLsn);
+    assert.equal(this.written.size, this.log.reduce((sum, { events }) => sum + events.length, 0));
+  }
+}
+
+describe('Settlement', () => {
+  it('P1 P4 from any progress row a restart brings every unsettled event, and none that the row knows', () => {
+    fc.assert(
+      fc.property(log, schedule, (transactions, steps) => {
+        const world = new World(transactions);
+        for (const step of steps) world.apply(step);
+        world.finish();
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it('P1 the position in the row never covers what is settled but not yet in a write', () => {
+    const settlement = new Settlement({ position: START, before: [], beforeUntil: START });
+    const transaction = transactionOf({ endLsn: 110n });
+    const events = [eventOf(1, transaction), eventOf(2, transaction), eventOf(3, transaction)];
+    settlement.begin([transaction], 110n);
+    settlement.settle(events.map((event) => ({ event })));
+    const write = settlement.nextWrite(2);
+    assert.equal(write.position, START);
+    assert.deepEqual(write.beyond, [{ seqFrom: 1, seqTo: 2, xidFrom: 1, xidTo: 1 }]);
+    assert.equal(settlement.unwritten, 3);
+    assert.equal(settlement.committed(write), START);
+    assert.equal(settlement.committed(settlement.nextWrite(2)), 110n);
+    assert.equal(settlement.unwritten, 0);
+  });
+
+  it('what an earlier session settled is known until its end of the log is passed, then forgotten', () => {
+    const before = [{ seqFrom: 5, seqTo: 6, xidFrom: 1, xidTo: 1 }];
+    const settlement = new Settlement({ position: START, before, beforeUntil: 200n });
+    const transaction = transactionOf({ endLsn: 150n });
+    settlement.begin([transaction], 150n);
+    assert.ok(settlement.skip(eventOf(5, transaction)));
+    assert.ok(!settlement.skip(eventOf(5, transactionOf({ xid: 2 }))), 'the same number after a reset');
+    const early = settlement.nextWrite(10);
+    assert.deepEqual([early.position, early.beyond], [150n, before]);
+    settlement.committed(early);
+    settlement.begin([], 200n);
+    assert.deepEqual(settlement.nextWrite(10).beyond, []);
+  });
+
+  it('one write at a time', () => {
+    const settlement = new Settlement({ position: START, before: [], beforeUntil: START });
+    const write = settlement.nextWrite(1);
+    assert.throws(() => settlement.nextWrite(1), RangeError);
+    settlement.committed(write);
+    assert.throws(() => settlement.committed(write), RangeError);
+  });
+});
