@@ -56,6 +56,11 @@ export class Proxy {
     return this.links.size;
   }
 
+  /** Chunks that `slow` is holding back now. */
+  get held(): number {
+    return [...this.links].reduce((sum, link) => sum + link.held, 0);
+  }
+
   /** Resets every connection there is; new ones are accepted and forwarded. */
   cut(): void {
     for (const link of this.links) link.reset();
@@ -159,6 +164,10 @@ class Link {
     queue.add(mode.kind === 'slow' ? mode.ms : 0, action);
   }
 
+  get held(): number {
+    return this.delayed.toClient.length + this.delayed.toServer.length;
+  }
+
   /** The proxy's behaviour has changed: what was held back may go on. */
   resume(): void {
     this.pump(this.client, this.upstream, false);
@@ -185,6 +194,10 @@ class Link {
 /** Runs actions later, in their order even when the delay becomes shorter meanwhile. */
 class DelayQueue {
   private readonly waiting: { readonly dueMs: number; readonly action: () => void }[] = [];
+
+  get length(): number {
+    return this.waiting.length;
+  }
 
   add(delayMs: number, action: () => void): void {
     const last = this.waiting.at(-1);

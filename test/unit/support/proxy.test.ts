@@ -113,7 +113,9 @@ test('proxy: slow delays and keeps the order', async () => {
   for (const letter of 'abcdef') client.write(letter);
   await untilEchoed('abcdef');
   assert.ok(performance.now() - started >= 75, 'there and back take twice the delay');
+  proxy.slow(200);
   client.write('g');
+  await until(() => proxy.held === 1, { what: 'the proxy to hold the byte', intervalMs: 1 });
   proxy.heal();
   client.write('h');
   await untilEchoed('abcdefgh');
