@@ -99,7 +99,7 @@ export class Lanes {
     let next = 0;
     while (next < this.ready.length && taken.length < room && bytes < maxBytes) {
       const lane = this.ready[next++] as Lane;
-      if (lane.name.startsWith(UNKNOWN_LANE) && this.resolve(lane)) continue;
+      if (lane.name.startsWith(UNKNOWN_LANE) && (this.resolve(lane) || this.mustWait(lane, nowMs))) continue;
       bytes += this.takeFrom(lane, taken, { room, nowMs });
     }
     this.ready.splice(0, next);
@@ -168,6 +168,21 @@ export class Lanes {
     this.remove(lane);
     for (const { message } of lane.queue) this.enqueue(this.laneOf(message), message);
     return true;
+  }
+
+  /**
+   * A destination that was known before and is not now (metadata of a broker that has just started) may still have
+   * older messages in its lanes: asking with a newer one could overtake them.
+   */
+  private mustWait(lane: Lane, nowMs: number): boolean {
+    const { destination } = (lane.queue[0] as Delivery).message;
+    for (const other of this.lanes.values()) {
+      if (other === lane || other.queue[0]?.message.destination !== destination) continue;
+      lane.retryAtMs = nowMs + this.policy.retryDelayMs(0);
+      this.waiting.add(lane);
+      return true;
+    }
+    return false;
   }
 
   private remove(lane: Lane): void {

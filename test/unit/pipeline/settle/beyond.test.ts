@@ -12,7 +12,10 @@ describe('SettledBeyond', () => {
     fc.assert(
       fc.property(
         fc.array(fc.integer({ min: 1, max: 3 }), { minLength: 1, maxLength: 60, size: 'max' }),
-        fc.array(fc.tuple(fc.nat(), fc.integer({ min: 1, max: 5 }), fc.nat(2)), { maxLength: 120, size: 'max' }),
+        fc.array(fc.tuple(fc.nat(), fc.integer({ min: 1, max: 5 }), fc.nat(2)), {
+          maxLength: 120,
+          size: 'max',
+        }),
         (sizes, batches) => {
           const watermark = new Watermark(0n);
           const beyond = new SettledBeyond();
@@ -39,7 +42,8 @@ describe('SettledBeyond', () => {
               const covered = (event.transaction.endLsn as bigint) <= position;
               assert.ok(covered || containsEvent(runs, event), `event ${event.seq} was forgotten`);
             }
-            for (const event of open) assert.ok(!containsEvent(runs, event), `event ${event.seq} is not settled`);
+            for (const event of open)
+              assert.ok(!containsEvent(runs, event), `event ${event.seq} is not settled`);
           }
         },
       ),

@@ -20,7 +20,9 @@ const events: fc.Arbitrary<Identity[]> = fc
   .map((pairs) => pairs.map(([seq, spread]) => ({ seq, xid: 1_000 + seq * 3 + spread })));
 
 function numbersOf(runs: readonly Run[]): number[] {
-  return runs.flatMap(({ seqFrom, seqTo }) => Array.from({ length: seqTo - seqFrom + 1 }, (_, i) => seqFrom + i));
+  return runs.flatMap(({ seqFrom, seqTo }) =>
+    Array.from({ length: seqTo - seqFrom + 1 }, (_, i) => seqFrom + i),
+  );
 }
 
 function seqsOf(list: readonly Identity[]): number[] {
@@ -61,7 +63,11 @@ describe('settled runs', () => {
         const pieces: Identity[][] = Array.from({ length: 6 }, () => []);
         for (const [index, event] of settled.entries()) pieces[parts[index] ?? 0]?.push(event);
         assert.deepEqual(mergeRuns(...pieces.map(toRuns)), toRuns(settled));
-        assert.deepEqual(mergeRuns(toRuns(settled), toRuns(settled)), toRuns(settled), 'doubles are harmless');
+        assert.deepEqual(
+          mergeRuns(toRuns(settled), toRuns(settled)),
+          toRuns(settled),
+          'doubles are harmless',
+        );
       }),
     );
   });

@@ -42,11 +42,35 @@ type Step =
 
 const schedule: fc.Arbitrary<Step[]> = fc.array(
   fc.oneof(
-    { weight: 8, arbitrary: fc.record({ do: fc.constant('receive' as const), count: fc.integer({ min: 1, max: 6 }) }) },
+    {
+      weight: 8,
+      arbitrary: fc.record({ do: fc.constant('receive' as const), count: fc.integer({ min: 1, max: 6 }) }),
+    },
     { weight: 2, arbitrary: fc.record({ do: fc.constant('commit-part' as const) }) },
-    { weight: 8, arbitrary: fc.record({ do: fc.constant('settle' as const), pick: fc.nat(), count: fc.integer({ min: 1, max: 5 }) }) },
-    { weight: 5, arbitrary: fc.record({ do: fc.constant('write' as const), max: fc.integer({ min: 1, max: 6 }) }) },
-    { weight: 1, arbitrary: fc.record({ do: fc.constant('end' as const), how: fc.constantFrom('kill' as const, 'lost' as const, 'lost-after-commit' as const, 'kill-before-carried' as const) }) },
+    {
+      weight: 8,
+      arbitrary: fc.record({
+        do: fc.constant('settle' as const),
+        pick: fc.nat(),
+        count: fc.integer({ min: 1, max: 5 }),
+      }),
+    },
+    {
+      weight: 5,
+      arbitrary: fc.record({ do: fc.constant('write' as const), max: fc.integer({ min: 1, max: 6 }) }),
+    },
+    {
+      weight: 1,
+      arbitrary: fc.record({
+        do: fc.constant('end' as const),
+        how: fc.constantFrom(
+          'kill' as const,
+          'lost' as const,
+          'lost-after-commit' as const,
+          'kill-before-carried' as const,
+        ),
+      }),
+    },
   ),
   { maxLength: 150, size: 'max' },
 );
@@ -82,7 +106,8 @@ class World {
   apply(step: Step): void {
     if (step.do === 'receive') for (let i = 0; i < step.count; i++) this.receive();
     else if (step.do === 'commit-part') this.receiveCommit();
-    else if (step.do === 'settle') this.settle(this.open.splice(step.pick % Math.max(1, this.open.length), step.count));
+    else if (step.do === 'settle')
+      this.settle(this.open.splice(step.pick % Math.max(1, this.open.length), step.count));
     else if (step.do === 'write') this.stepWrite(step.max);
     else this.end(step.how);
   }
@@ -100,7 +125,8 @@ class World {
     const event = eventOf(identity.seq, transaction, { xid: identity.xid });
     this.next.event++;
     this.settlement.begin(begun ? [transaction] : [], START);
-    if (this.settlement.skip(event)) assert.ok(this.written.has(event.seq), `P1 event ${event.seq} was skipped, unsettled`);
+    if (this.settlement.skip(event))
+      assert.ok(this.written.has(event.seq), `P1 event ${event.seq} was skipped, unsettled`);
     else {
       assert.ok(!this.written.has(event.seq), `P4 event ${event.seq} comes again, although the row knew it`);
       this.open.push(event);
@@ -153,7 +179,11 @@ class World {
     for (const { endLsn, events } of this.log) {
       for (const event of events) {
         const claimed = endLsn <= this.row.position || containsEvent(this.row.beyond, event);
-        if (claimed) assert.ok(this.settled.has(event.seq), `P1 the row claims event ${event.seq}, which is not settled`);
+        if (claimed)
+          assert.ok(
+            this.settled.has(event.seq),
+            `P1 the row claims event ${event.seq}, which is not settled`,
+          );
         assert.equal(claimed, this.written.has(event.seq), `event ${event.seq}: claimed ${claimed}`);
       }
     }
@@ -166,7 +196,10 @@ class World {
       this.stepWrite(1_000);
     }
     assert.equal(this.row.position, this.log.at(-1)?.endLsn);
-    assert.equal(this.written.size, this.log.reduce((sum, { events }) => sum + events.length, 0));
+    assert.equal(
+      this.written.size,
+      this.log.reduce((sum, { events }) => sum + events.length, 0),
+    );
   }
 }
 

@@ -16,7 +16,14 @@ type Step =
 
 const steps: fc.Arbitrary<Step[]> = fc.array(
   fc.oneof(
-    { weight: 3, arbitrary: fc.record({ do: fc.constant('receive' as const), events: fc.integer({ min: 1, max: 4 }), committed: fc.boolean() }) },
+    {
+      weight: 3,
+      arbitrary: fc.record({
+        do: fc.constant('receive' as const),
+        events: fc.integer({ min: 1, max: 4 }),
+        committed: fc.boolean(),
+      }),
+    },
     { weight: 2, arbitrary: fc.record({ do: fc.constant('commit' as const) }) },
     { weight: 8, arbitrary: fc.record({ do: fc.constant('settle' as const), pick: fc.nat() }) },
     { weight: 2, arbitrary: fc.record({ do: fc.constant('heard' as const), ahead: fc.nat(50) }) },
@@ -99,7 +106,10 @@ describe('Watermark', () => {
           const naive = books.position;
           assert.equal(position, naive > before ? naive : before);
           assert.ok(books.legal.has(position), 'only ends of commits and what the server named');
-          assert.equal(watermark.oldest, books.transactions.find((t) => t.endLsn === undefined || t.outstanding > 0));
+          assert.equal(
+            watermark.oldest,
+            books.transactions.find((t) => t.endLsn === undefined || t.outstanding > 0),
+          );
           assert.equal(watermark.received, books.transactions.length);
           before = position;
         }
