@@ -190,7 +190,9 @@ test('a topic that the cluster creates on demand comes into use by itself', { ti
       async () => {
         const [probe] = series(topic, asked++, asked) as [Message];
         driver.send([probe]);
-        return await until(() => driver.final.get(probe), { what: 'an outcome' }).then(({ kind }) => kind === 'durable');
+        return await until(() => driver.final.get(probe), { what: 'an outcome' }).then(
+          ({ kind }) => kind === 'durable',
+        );
       },
       { timeoutMs: 20_000, intervalMs: 50, what: 'the topic made' },
     );

@@ -197,7 +197,7 @@ function oddMessages(harness: ContractHarness, destination: string): Message[] {
       id: 'ид-\u{1f600}',
       key: 'k'.repeat(200),
       type: 'Тип',
-      timestampMs: 1_700_000_000_999,
+      timestampMs: Math.floor(Date.now() / 1000) * 1000 - 1,
     }),
   ];
 }

@@ -4,6 +4,8 @@ import type { Outcome, Publisher, PublisherEvents } from '../../src/pipeline/pub
 
 /** Publishers never look at the event behind a message. */
 const NO_EVENT = Object.freeze({}) as OutboxEvent;
+/** Not a time long ago: Kafka deletes records by their time, and may do so before a test has read them. */
+const NOW_MS = Date.now();
 
 export type MessageParts = Partial<Omit<Message, 'event' | 'sizeBytes'>> &
   Pick<Message, 'destination' | 'id'>;
@@ -14,7 +16,7 @@ export function makeMessage(parts: MessageParts): Message {
     routingKey: parts.key ?? 'key',
     type: 'Happened',
     contentType: 'application/json',
-    timestampMs: 1_700_000_000_000,
+    timestampMs: NOW_MS,
     headers: undefined,
     body: Buffer.from('{}'),
     ...parts,

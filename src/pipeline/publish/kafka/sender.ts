@@ -146,7 +146,8 @@ export class Sender {
     const bound = requestBound(groups, clientId, compressed);
     // One buffer for all requests: the one before has been answered, so nothing reads from it any more.
     let buffer = this.buffer;
-    if (buffer.length < bound) {
+    // Also when the bound is no number (a part that is no text): that throws here, before anything is written.
+    if (!(buffer.length >= bound)) {
       buffer = Buffer.allocUnsafeSlow(bound);
       if (bound <= MAX_REQUEST_BYTES) this.buffer = buffer;
     }
