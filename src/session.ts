@@ -11,7 +11,7 @@ import { ReplicationStream } from './pipeline/capture/streaming/stream.ts';
 import type { Publisher } from './pipeline/publish/publisher.ts';
 import type { Address } from './pipeline/envelope/router.ts';
 import { ProgressStore, type Phase, type Progress } from './pipeline/settle/progress.ts';
-import { toRuns } from './pipeline/settle/settled-runs.ts';
+import { mergeRuns, toRuns } from './pipeline/settle/settled-runs.ts';
 import { Settlement, type Carried } from './pipeline/settle/settlement.ts';
 import { Stage, type StageEnd } from './stage.ts';
 import { attemptEach, clientConfig, connect, disconnect } from './postgres/connect.ts';
@@ -155,14 +155,14 @@ export class Session {
     const { carried, store } = this;
     if (!carried) return;
     const same = carried.slotCreatedLsn === progress.slotCreatedLsn && carried.phase === progress.handover;
-    const { unwritten } = carried;
-    if (unwritten.length > 0 && (same || progress.handover === 'table')) {
-      const runs = toRuns(unwritten.map(({ event }) => event));
+    const { unwritten, unseen } = carried;
+    if (unwritten.length + unseen.length > 0 && (same || progress.handover === 'table')) {
+      const runs = mergeRuns(toRuns(unwritten.map(({ event }) => event)), unseen);
       const position = same ? carried.position : 0n;
       const write = { settled: unwritten, runs, position, beyond: same ? carried.beyond : [] };
       await store.write(client, write, progress.handover, progress.slotCreatedLsn);
     }
-    this.carried = same ? { ...carried, unwritten: [] } : undefined;
+    this.carried = same ? { ...carried, unwritten: [], unseen: [] } : undefined;
   }
 
   private async deliverTable(client: Client, progress: Progress): Promise<void> {

@@ -29,6 +29,7 @@ export class OrphanSweep {
   async step(client: Client, signal: AbortSignal): Promise<readonly OutboxEvent[]> {
     // Delivered rows stay in the table without a mark: nothing tells an orphan from them.
     if (this.config.cleanup === 'none' || this.settlement.unwritten > 0) return [];
+    if (this.settlement.hasUnseen) return [];
     if (this.delivering.some(({ transaction }) => transaction.outstanding > 0)) return [];
     this.candidate ??= await takeCandidate(client);
     if (this.settlement.settledUpTo < this.candidate.insertLsn) return [];

@@ -3,8 +3,9 @@ import type { Config } from '../../config/config.ts';
 import { RelayError } from '../../errors/errors.ts';
 import { qualified, quoteIdentifier, quoteLiteral } from '../../postgres/identifier.ts';
 import { formatLsn, parseLsn } from '../../postgres/lsn.ts';
+import { parseSnapshot } from '../../postgres/snapshot.ts';
 import { flattenRuns, unflattenRuns, type Run } from './settled-runs.ts';
-import type { Settled, Write } from './settlement.ts';
+import type { Settled, Write, Written } from './settlement.ts';
 
 /** The one row that knows what is durable. */
 export interface Progress {
@@ -96,12 +97,12 @@ export class ProgressStore {
 
   /**
    * Removes the settled rows, parks the refused ones and notes the progress: one statement, so one transaction.
-   * Repeating it after an unknown end is harmless. Returns how many rows were removed or marked.
+   * Repeating it after an unknown end is harmless.
    */
-  async write(client: Client, write: Write, phase: Phase, slotCreatedLsn: bigint): Promise<number> {
+  async write(client: Client, write: Write, phase: Phase, slotCreatedLsn: bigint): Promise<Written> {
     const parked = write.settled.filter((settled) => settled.parked);
     const columns = ['seqFrom', 'seqTo', 'xidFrom', 'xidTo'] as const;
-    const { rows } = await client.query<{ noted: string; removed: string }>({
+    const { rows } = await client.query<{ noted: string; removed: string; snapshot: string }>({
       // A name: parsed and planned once for the connection.
       name: `settle-${phase}-${parked.length > 0 ? 'parking' : 'plain'}`,
       text: this.statement(phase, parked.length > 0),
@@ -114,8 +115,11 @@ export class ProgressStore {
         ...(parked.length > 0 ? [JSON.stringify(parked.map((settled) => this.deadLetter(settled)))] : []),
       ],
     });
-    if (rows[0]?.noted !== '1') throw progressLost();
-    return Number(rows[0].removed);
+    const row = rows[0];
+    if (row?.noted !== '1') throw progressLost();
+    // Without removal there is nothing to miss.
+    const removed = this.config.cleanup === 'none' ? Infinity : Number(row.removed);
+    return { removed, snapshot: parseSnapshot(row.snapshot) };
   }
 
   private statement(phase: Phase, parking: boolean): string {
@@ -139,7 +143,8 @@ export class ProgressStore {
                  as r(seq_from, seq_to, xid_from, xid_to)),
       ${parking ? parked : ''}
       removed as (${this.removal()})
-      select (select count(*) from noted) as noted, (select count(*) from removed) as removed`;
+      select (select count(*) from noted) as noted, (select count(*) from removed) as removed,
+             pg_current_snapshot()::text as snapshot`;
   }
 
   private removal(): string {

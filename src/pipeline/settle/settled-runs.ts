@@ -41,6 +41,11 @@ export function containsEvent(runs: readonly Run[], { seq, xid }: Identity): boo
   return false;
 }
 
+/** How many events these are. */
+export function countEvents(runs: readonly Run[]): number {
+  return runs.reduce((sum, run) => sum + run.seqTo - run.seqFrom + 1, 0);
+}
+
 /** Four numbers a run, as the progress row stores them. */
 export function flattenRuns(runs: readonly Run[]): number[] {
   return runs.flatMap((run) => [run.seqFrom, run.seqTo, run.xidFrom, run.xidTo]);

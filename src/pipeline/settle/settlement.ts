@@ -1,6 +1,7 @@
 import type { OutboxEvent, Transaction } from '../capture/event.ts';
 import { SettledBeyond } from './beyond.ts';
-import { containsEvent, mergeRuns, toRuns, type Run } from './settled-runs.ts';
+import { seesAll, type Snapshot } from '../../postgres/snapshot.ts';
+import { containsEvent, countEvents, mergeRuns, toRuns, type Run } from './settled-runs.ts';
 import { Watermark } from './watermark.ts';
 
 /** An event that left the relay's care: the broker has it, or it is to be parked. */
@@ -32,6 +33,16 @@ export interface Carried {
   readonly beyond: readonly Run[];
   /** Settled, but not yet written: removed and parked before anything else is read. */
   readonly unwritten: readonly Settled[];
+  /** Rows of written ones that could not be seen yet, and so are still there. */
+  readonly unseen: readonly Run[];
+}
+
+/** What came of a write. */
+export interface Written {
+  /** Rows removed or marked. */
+  readonly removed: number;
+  /** What the statement saw. */
+  readonly snapshot: Snapshot;
 }
 
 /**
@@ -48,6 +59,7 @@ export class Settlement {
   private pending: Settled[] = [];
   private inFlight: Write | undefined;
   private writtenPosition: bigint;
+  private unseenRuns: readonly Run[] = [];
 
   /**
    * `before`: events settled beyond `start` by an earlier session. They come again at or below `beforeUntil` (the end
@@ -80,6 +92,15 @@ export class Settlement {
     return this.pending.length + (this.inFlight?.settled.length ?? 0);
   }
 
+  /**
+   * Rows that a write did not find although they were delivered: the server streams a commit when it is in the log,
+   * an instant before other sessions see it, and a busy machine can stretch that instant. They are removed by one of
+   * the next writes; left behind they would be taken for orphans, and delivered again.
+   */
+  get hasUnseen(): boolean {
+    return this.unseenRuns.length > 0;
+  }
+
   get oldest(): Transaction | undefined {
     return this.watermark.oldest;
   }
@@ -103,14 +124,19 @@ export class Settlement {
     const position = this.watermark.advance();
     this.beyond.add(runs, this.watermark.received);
     this.beyond.forget(this.watermark.completed);
-    this.inFlight = { settled, runs, position, beyond: this.knownBeyond(position) };
+    const removable = mergeRuns(runs, this.unseenRuns);
+    this.inFlight = { settled, runs: removable, position, beyond: this.knownBeyond(position) };
     return this.inFlight;
   }
 
   /** The write was committed. Returns the position that may now be acknowledged. */
-  committed(write: Write): bigint {
+  committed(write: Write, { removed, snapshot }: Written): bigint {
     if (write !== this.inFlight) throw new RangeError('not the write in flight');
     this.inFlight = undefined;
+    this.unseenRuns =
+      removed >= countEvents(write.runs)
+        ? []
+        : write.runs.filter(({ xidFrom, xidTo }) => !seesAll(snapshot, xidFrom, xidTo));
     if (write.position > this.writtenPosition) this.writtenPosition = write.position;
     return this.writtenPosition;
   }
@@ -124,7 +150,7 @@ export class Settlement {
     this.beyond.add(toRuns(unwritten.map(({ event }) => event)), this.watermark.received);
     this.beyond.forget(this.watermark.completed);
     this.pending = [];
-    return { position, beyond: this.knownBeyond(position), unwritten };
+    return { position, beyond: this.knownBeyond(position), unwritten, unseen: this.unseenRuns };
   }
 
   private knownBeyond(position: bigint): Run[] {

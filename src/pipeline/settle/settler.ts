@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import { faultPoint } from '../../lifecycle/fault-point.ts';
 import type { Phase, ProgressStore } from './progress.ts';
@@ -10,11 +11,13 @@ export interface SettlerOptions {
   readonly phase: Phase;
   readonly slotCreatedLsn: bigint;
   readonly acknowledge: (position: bigint) => void;
-  readonly onWritten: (write: Write, removedRows: number) => void;
+  readonly onWritten: (write: Write) => void;
 }
 
 /** Most events in one transaction of the clean-up: short enough never to stand in a writer's way. */
 const MAX_EVENTS_PER_WRITE = 5_000;
+/** The server makes a commit visible within microseconds, unless the machine is busy. */
+const UNSEEN_RETRY_MS = 5;
 /** An idle stream's position is noted this often at most … */
 const IDLE_WRITE_INTERVAL_MS = 10_000;
 /** … and only when the log moved by so much: the note itself moves it, too. */
@@ -49,6 +52,7 @@ export class Settler {
       for (;;) {
         signal.throwIfAborted();
         if (settlement.unwritten > 0 || this.idleWriteDue()) await this.writeOnce();
+        else if (settlement.hasUnseen) await this.retryUnseen();
         else if (this.draining) return;
         else await this.waitForWork();
       }
@@ -68,13 +72,18 @@ export class Settler {
     const { client, store, settlement, phase, slotCreatedLsn } = this.options;
     const write = settlement.nextWrite(MAX_EVENTS_PER_WRITE);
     faultPoint('after-publish-before-settle');
-    const removed = await store.write(client, write, phase, slotCreatedLsn);
-    const position = settlement.committed(write);
+    const written = await store.write(client, write, phase, slotCreatedLsn);
+    const position = settlement.committed(write, written);
     this.idleSinceMs = performance.now();
     faultPoint('after-settle-before-acknowledge');
     this.options.acknowledge(position);
     faultPoint('after-acknowledge');
-    this.options.onWritten(write, removed);
+    this.options.onWritten(write);
+  }
+
+  private async retryUnseen(): Promise<void> {
+    await sleep(UNSEEN_RETRY_MS);
+    await this.writeOnce();
   }
 
   private idleWriteDue(): boolean {

@@ -1,0 +1,21 @@
+/** A snapshot of PostgreSQL: which transactions it sees. Text form `xmin:xmax:xip,…`. */
+export interface Snapshot {
+  /** Below it every transaction has ended. */
+  readonly xmin: number;
+  /** From it on nothing is seen. */
+  readonly xmax: number;
+  /** Running ones between the two. */
+  readonly running: readonly number[];
+}
+
+export function parseSnapshot(text: string): Snapshot {
+  const match = /^(\d+):(\d+):([\d,]*)$/.exec(text);
+  if (!match) throw new TypeError(`not a snapshot: ${text}`);
+  const running = match[3] ? match[3].split(',').map(Number) : [];
+  return { xmin: Number(match[1]), xmax: Number(match[2]), running };
+}
+
+/** Whether the snapshot sees every transaction of this range of ids that committed. */
+export function seesAll(snapshot: Snapshot, xidFrom: number, xidTo: number): boolean {
+  return xidTo < snapshot.xmax && !snapshot.running.some((xid) => xid >= xidFrom && xid <= xidTo);
+}
