@@ -15,6 +15,15 @@ export async function run(context: CommandContext): Promise<number> {
         'It brings its own servers as development dependencies: clone the repository and run "npm run demo".',
     });
   }
+  hideTimerWarning(context.stderr);
   const { runDemo } = await import('../demo/demo.ts');
   return await runDemo(options, context);
+}
+
+/** kafkajs asks for timers in the past, which Node tells once a process: in the middle of the screen. */
+function hideTimerWarning(stderr: CommandContext['stderr']): void {
+  process.removeAllListeners('warning');
+  process.on('warning', ({ name, message }) => {
+    if (name !== 'TimeoutNegativeWarning') stderr.write(`${name}: ${message}\n`);
+  });
 }

@@ -140,6 +140,8 @@ class Demo {
       channel: this.channel,
       onArrival: (id) => this.arrivals.add(id),
       onFailure: (error) => this.failure.reject(error),
+    }).catch((error: unknown) => {
+      throw unavailable(NAMES[config.broker.kind], error);
     });
     this.resources.defer(consumer.close);
     return consumer;

@@ -36,6 +36,11 @@ export class Screen {
     return this.terminal;
   }
 
+  /** Columns of a line: the last one stays free, some terminals begin a new line after it. A file has no width. */
+  get width(): number {
+    return this.terminal ? Math.max(20, (this.stdout.columns ?? 80) - 1) : Infinity;
+  }
+
   line(...segments: readonly Segment[]): void {
     this.pending += `${this.rendered(segments)}\n`;
     this.flushing ??= setImmediate(() => this.flush());
@@ -103,8 +108,6 @@ export class Screen {
   }
 
   private rendered(segments: readonly Segment[]): string {
-    // The last column stays free: some terminals begin a new line after it. A file has no width.
-    const width = this.terminal ? Math.max(20, (this.stdout.columns ?? 80) - 1) : Infinity;
-    return render(segments, { color: this.color, width });
+    return render(segments, { color: this.color, width: this.width });
   }
 }

@@ -12,6 +12,11 @@ export interface Live {
   readonly lagSeconds: number;
 }
 
+/** Time, customer, order, item, total; negative: flush right. */
+const WIDTHS = [12, 8, -6, 16, -8];
+const DELAY_WIDTH = 11;
+const FULL_WIDTH = 12 + 8 + 6 + 16 + 8 + 2 * 4 + DELAY_WIDTH;
+
 const SPINNER = '⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏';
 
 /** What the demo says, in the order of its life: start, events, summary. */
@@ -49,10 +54,12 @@ export class View {
     const seconds = ((performance.now() - this.startedMs) / 1000).toFixed(1);
     this.screen.line(['✓ ', 'green'], ['Started'.padEnd(12), 'plain'], [`in ${seconds} s`, 'dim']);
     this.screen.line();
-    this.screen.line([row('durable at', 'customer', 'order', 'item', 'total', 'delay'), 'dim']);
+    const header = this.cells(['durable at', 'customer', 'order', 'item', 'total']);
+    this.screen.line([header + 'delay'.padStart(DELAY_WIDTH), 'dim']);
   }
 
   running(live: () => Live): void {
+    this.rate.at(performance.now(), this.delivered);
     this.screen.status(() => this.statusLine(live()));
   }
 
@@ -71,15 +78,15 @@ export class View {
     const time = new Date().toTimeString().slice(0, 8);
     const milliseconds = String(Date.now() % 1000).padStart(3, '0');
     const price = (Number(cents) / 100).toFixed(2);
-    const cells = row(
-      `${time}.${milliseconds}`,
-      message.key ?? '',
-      `#${number}`,
-      `${pieces} × ${item}`,
-      price,
-      '',
-    );
-    this.screen.line([cells.padEnd(60), 'plain'], [duration(delayMs).padStart(9), delayStyle(delayMs)]);
+    const texts = [`${time}.${milliseconds}`, message.key ?? '', `#${number}`, `${pieces} × ${item}`, price];
+    const delay = duration(delayMs).padStart(DELAY_WIDTH);
+    this.screen.line([this.cells(texts), 'plain'], [delay, delayStyle(delayMs)]);
+  }
+
+  /** On a narrow terminal the goods give way: the delay is what the line is about. */
+  private cells(texts: readonly string[]): string {
+    const widths = this.screen.width < FULL_WIDTH ? WIDTHS.slice(0, 3) : WIDTHS;
+    return widths.map((width, i) => at(texts[i] ?? '', width)).join('  ');
   }
 
   summary(reckoning: Reckoning, facts: { readonly consumer: string; readonly unknown: number }): void {
@@ -156,16 +163,8 @@ export class View {
   }
 }
 
-function row(
-  time: string,
-  customer: string,
-  order: string,
-  item: string,
-  total: string,
-  delay: string,
-): string {
-  const cells = [time.padEnd(12), customer.padEnd(8), order.padStart(6), item.padEnd(16), total.padStart(8)];
-  return `${cells.join('  ')}${delay.padStart(11)}`.trimEnd();
+function at(text: string, width: number): string {
+  return width < 0 ? text.padStart(-width) : text.padEnd(width);
 }
 
 function delayStyle(delayMs: number): Style {
