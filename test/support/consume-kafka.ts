@@ -1,6 +1,6 @@
 import type { EachBatchPayload, KafkaConfig } from 'kafkajs';
 import { uniqueName } from './names.ts';
-import { kafkaClient, withAdmin } from './topic.ts';
+import { kafkaClient, topicOffsets, withAdmin } from './topic.ts';
 
 export interface KafkaRecord {
   readonly partition: number;
@@ -14,7 +14,7 @@ export interface KafkaRecord {
 
 /** How many records the topic holds: cheap, to wait for. */
 export async function countRecords(config: KafkaConfig, topic: string): Promise<number> {
-  const offsets = await withAdmin(config, async (admin) => await admin.fetchTopicOffsets(topic));
+  const offsets = await withAdmin(config, async (admin) => await topicOffsets(admin, topic));
   return offsets.reduce((sum, { low, high }) => sum + Number(high) - Number(low), 0);
 }
 
@@ -27,7 +27,7 @@ export async function readTopic(
   topic: string,
   timeoutMs = 60_000,
 ): Promise<KafkaRecord[]> {
-  const offsets = await withAdmin(config, async (admin) => await admin.fetchTopicOffsets(topic));
+  const offsets = await withAdmin(config, async (admin) => await topicOffsets(admin, topic));
   const ends = new Map(
     offsets.filter(({ low, high }) => low !== high).map(({ partition, high }) => [partition, BigInt(high)]),
   );

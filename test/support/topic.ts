@@ -29,7 +29,7 @@ export async function freshTopic(
     const topics = [{ topic, numPartitions, replicationFactor, configEntries }];
     await admin.createTopics({ waitForLeaders: false, topics });
     // kafkajs' own waiting fails when it asks a broker that has not heard of the topic yet.
-    await until(async () => await hasLeaders(admin, topic), { what: `leaders of ${topic}` });
+    await topicOffsets(admin, topic);
   });
   return {
     topic,
@@ -38,11 +38,16 @@ export async function freshTopic(
   };
 }
 
-async function hasLeaders(admin: Admin, topic: string): Promise<boolean> {
-  const { topics } = await admin.fetchTopicMetadata({ topics: [topic] });
-  const partitions = topics.flatMap((described) => described.partitions);
-  return partitions.length > 0 && partitions.every(({ leader }) => leader >= 0);
+/**
+ * First and next offset of every partition. Tried for a while: a broker is named as the leader in the metadata a
+ * moment before it serves the partition, after the topic was made and after a restart.
+ */
+export async function topicOffsets(admin: Admin, topic: string): Promise<TopicOffsets> {
+  const what = `the leaders of ${topic} to answer`;
+  return await until(async () => await admin.fetchTopicOffsets(topic), { what });
 }
+
+type TopicOffsets = Awaited<ReturnType<Admin['fetchTopicOffsets']>>;
 
 /** A client that logs nothing: errors are thrown. */
 export function kafkaClient(config: KafkaConfig): Kafka {
