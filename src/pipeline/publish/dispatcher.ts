@@ -43,7 +43,9 @@ export class Dispatcher {
     return this.sent.size + this.unknownAfterStop;
   }
 
+  /** After `stop` it is ignored: it would only be held, and the drain would wait for it. */
   add(message: Message): void {
+    if (this.stopped) return;
     this.lanes.add(message);
     this.schedule();
   }
@@ -59,7 +61,7 @@ export class Dispatcher {
   stop(): void {
     this.stopped = true;
     clearTimeout(this.retryTimer);
-    this.lanes.discardQueued();
+    this.unknownAfterStop += this.lanes.discardQueued();
     this.notifyIdle();
   }
 

@@ -124,16 +124,23 @@ export class Lanes {
     return lane.unanswered === 0 ? this.conclude(lane, nowMs) : [];
   }
 
-  /** For good: forgets everything that is not with the broker. What is, is still answered, and not sent again. */
-  discardQueued(): void {
+  /**
+   * For good: forgets everything that is not with the broker. What is, is still answered, and not sent again. Returns
+   * how many of the forgotten were sent before without an answer: they may be durable, and will be sent again.
+   */
+  discardQueued(): number {
     this.discarding = true;
+    let unknown = 0;
     for (const lane of this.lanes.values()) {
+      for (const { outcome } of lane.queue.slice(lane.outstanding))
+        if (outcome?.kind === 'unknown') unknown++;
       this.count -= lane.queue.length - lane.outstanding;
       lane.queue.length = lane.outstanding;
       if (lane.outstanding === 0) this.lanes.delete(lane.name);
     }
     this.ready = [];
     this.waiting.clear();
+    return unknown;
   }
 
   private enqueue(known: string | undefined, message: Message): void {
@@ -231,7 +238,8 @@ export class Lanes {
     this.count -= verdicts.length;
     if (probing) lane.groupLimit = Math.max(1, Math.floor(group.length / 2));
     else if (kept.length === 0) lane.groupLimit = Math.min(lane.groupLimit * 2, this.fullGroup(lane.name));
-    verdicts.push(...this.giveUpMissing(lane, kept[0], nowMs));
+    const refused = kept[0] ?? group.find(({ outcome }) => isMissing(outcome));
+    verdicts.push(...this.giveUpMissing(lane, refused, nowMs));
     this.reschedule(lane, kept.length > 0 && !probing, nowMs);
     return verdicts;
   }
@@ -301,8 +309,8 @@ export class Lanes {
    */
   private giveUpMissing(lane: Lane, first: Delivery | undefined, nowMs: number): Verdict[] {
     const outcome = first?.outcome;
-    lane.missing = outcome?.kind === 'rejected' && outcome.missingDestination === true;
-    if (!first || !lane.missing || outcome?.kind !== 'rejected' || lane.queue.length === 0) return [];
+    lane.missing = isMissing(outcome);
+    if (!first || !isMissing(outcome) || lane.queue.length === 0) return [];
     const { code, reason } = outcome;
     if (!this.graceOver(first.message, code, nowMs) && !this.tooManyMissing()) return [];
     const target = targetOf(first.message, code);
@@ -318,6 +326,10 @@ export class Lanes {
     for (const lane of this.lanes.values()) if (lane.missing) held += lane.queue.length;
     return held > this.policy.maxStuckEvents;
   }
+}
+
+function isMissing(outcome: Outcome | undefined): outcome is Extract<Outcome, { kind: 'rejected' }> {
+  return outcome?.kind === 'rejected' && outcome.missingDestination === true;
 }
 
 /** A missing route concerns one routing key: other messages of its exchange arrive and prove nothing for it. */

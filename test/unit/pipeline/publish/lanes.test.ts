@@ -1,0 +1,212 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import {
+  Lanes,
+  type Delivery,
+  type LanePolicy,
+  type Verdict,
+} from '../../../../src/pipeline/publish/lanes.ts';
+import { DURABLE, type Outcome } from '../../../../src/pipeline/publish/publisher.ts';
+import { messageOf } from '../builders.ts';
+
+const UNKNOWN: Outcome = { kind: 'unknown', code: 'away', reason: 'no answer' };
+const BUSY: Outcome = { kind: 'rejected', code: 'busy', reason: 'later', permanent: false, scope: 'event' };
+const TOO_LARGE: Outcome = { ...BUSY, code: 'too-large', permanent: true, scope: 'group' };
+const MISSING: Outcome = { ...BUSY, code: 'topic-missing', missingDestination: true };
+const UNROUTABLE: Outcome = { ...MISSING, code: 'unroutable' };
+
+function lanesOf(
+  policy: Partial<LanePolicy> = {},
+  laneOf: (destination: string, key: string | null) => string | undefined = (destination, key) =>
+    `${destination} ${key}`,
+): Lanes {
+  return new Lanes(
+    {
+      laneLimit: { events: 100, bytes: 1_000_000 },
+      maxAttempts: 5,
+      topicGraceMs: 60_000,
+      maxStuckEvents: 1_000,
+      retryDelayMs: () => 100,
+      ...policy,
+    },
+    ({ destination, key }) => laneOf(destination, key),
+  );
+}
+
+function seqsOf(list: readonly (Delivery | Verdict)[]): number[] {
+  return list.map(({ message }) => message.event.seq);
+}
+
+/** Takes what there is at `nowMs` and answers all of it alike. */
+function round(lanes: Lanes, outcome: Outcome, nowMs: number): { taken: number[]; verdicts: Verdict[] } {
+  const taken = lanes.take(1_000, 1e9, nowMs);
+  return {
+    taken: seqsOf(taken),
+    verdicts: taken.flatMap((delivery) => lanes.answer(delivery, outcome, nowMs)),
+  };
+}
+
+describe('Lanes', () => {
+  it('P10 halving finds the poison record; the others become durable in their order', () => {
+    const lanes = lanesOf();
+    for (let seq = 1; seq <= 64; seq++) lanes.add(messageOf(seq));
+    const durable: number[] = [];
+    const parked: number[] = [];
+    let requests = 0;
+    while (lanes.size > 0) {
+      const taken = lanes.take(1_000, 1e9, 0);
+      assert.ok(taken.length > 0, 'a probe waits for nothing');
+      requests++;
+      const outcome = seqsOf(taken).includes(37) ? TOO_LARGE : DURABLE;
+      for (const verdict of taken.flatMap((delivery) => lanes.answer(delivery, outcome, 0)))
+        (verdict.kind === 'durable' ? durable : parked).push(verdict.message.event.seq);
+    }
+    assert.deepEqual(parked, [37]);
+    assert.deepEqual(
+      durable,
+      [...Array(64).keys()].map((i) => i + 1).filter((seq) => seq !== 37),
+    );
+    assert.ok(requests < 30, `${requests} requests for one culprit among 64`);
+  });
+
+  it('P4 an outage is never an attempt, however long', () => {
+    const lanes = lanesOf({ maxAttempts: 2 });
+    lanes.add(messageOf(1));
+    let nowMs = 0;
+    for (let i = 0; i < 1_000; i++) {
+      assert.deepEqual(round(lanes, UNKNOWN, nowMs), { taken: [1], verdicts: [] });
+      assert.deepEqual(round(lanes, UNKNOWN, nowMs).taken, [], 'not before its delay');
+      nowMs = lanes.nextRetryMs() as number;
+    }
+    assert.equal(round(lanes, BUSY, nowMs).verdicts.length, 0);
+    const { verdicts } = round(lanes, BUSY, nowMs + 100);
+    assert.deepEqual(
+      verdicts.map((v) => v.kind === 'park' && [v.code, v.reason, v.attempts]),
+      [['busy', 'later', 2]],
+    );
+    assert.equal(lanes.size, 0);
+  });
+
+  it('the delay grows with failures in a row and begins anew after a success', () => {
+    const failures: number[] = [];
+    const lanes = lanesOf({ retryDelayMs: (count) => failures.push(count) });
+    lanes.add(messageOf(1));
+    lanes.add(messageOf(2));
+    let nowMs = 0;
+    for (const outcome of [UNKNOWN, UNKNOWN, UNKNOWN]) round(lanes, outcome, (nowMs += 1_000));
+    const [first, second] = lanes.take(10, 1e9, (nowMs += 1_000)) as [Delivery, Delivery];
+    lanes.answer(second, UNKNOWN, nowMs);
+    assert.deepEqual(seqsOf(lanes.answer(first, DURABLE, nowMs)), [1]);
+    round(lanes, DURABLE, (nowMs += 1_000));
+    assert.deepEqual(failures, [0, 1, 2, 3]);
+    assert.equal(lanes.size, 0);
+  });
+
+  it('P10 a missing topic is asked again for its grace, then its lane is given up at once', () => {
+    const lanes = lanesOf({ laneLimit: { events: 1, bytes: 1e6 } });
+    for (const seq of [1, 2, 3]) lanes.add(messageOf(seq));
+    lanes.add(messageOf(4, { destination: 'other' }));
+    let nowMs = 0;
+    const { verdicts } = round(lanes, MISSING, nowMs);
+    assert.deepEqual(verdicts, []);
+    for (; nowMs < 59_000; nowMs += 1_000) {
+      const [delivery] = lanes.take(1, 1e9, nowMs).filter(({ message }) => message.destination === 'topic');
+      if (delivery) assert.deepEqual(lanes.answer(delivery, MISSING, nowMs), []);
+      for (const other of lanes.take(10, 1e9, nowMs)) lanes.answer(other, DURABLE, nowMs);
+    }
+    const given = round(lanes, MISSING, 60_001).verdicts;
+    assert.deepEqual(seqsOf(given), [1, 2, 3], 'without asking for each, in order');
+    assert.equal(lanes.size, 0);
+  });
+
+  it('a topic that appears in time loses nothing, and gets a whole grace the next time', () => {
+    const lanes = lanesOf();
+    lanes.add(messageOf(1));
+    round(lanes, MISSING, 0);
+    assert.deepEqual(seqsOf(round(lanes, DURABLE, 59_000).verdicts), [1]);
+    lanes.add(messageOf(2));
+    assert.deepEqual(round(lanes, MISSING, 70_000).verdicts, []);
+    assert.deepEqual(seqsOf(round(lanes, MISSING, 130_000).verdicts), [2]);
+  });
+
+  it('P10 a missing route concerns its routing key alone', () => {
+    const lanes = lanesOf({ topicGraceMs: 1_000 }, (_, key) => String(key));
+    lanes.add(messageOf(1, { key: 'a', routingKey: 'nowhere' }));
+    lanes.add(messageOf(2, { key: 'a', routingKey: 'somewhere' }));
+    round(lanes, UNROUTABLE, 0);
+    const [first, second] = lanes.take(10, 1e9, 1_100) as [Delivery, Delivery];
+    lanes.answer(first, UNROUTABLE, 1_100);
+    assert.deepEqual(seqsOf(lanes.answer(second, DURABLE, 1_100)), [1, 2]);
+  });
+
+  it('P10 P7 what has no destination holds at most its share of the window', () => {
+    const lanes = lanesOf({ maxStuckEvents: 50 });
+    for (let seq = 1; seq <= 40; seq++) lanes.add(messageOf(seq));
+    assert.deepEqual(round(lanes, MISSING, 0).verdicts, []);
+    for (let seq = 41; seq <= 51; seq++) lanes.add(messageOf(seq));
+    assert.equal(
+      round(lanes, MISSING, 1_000).verdicts.length,
+      51,
+      'past the share, before the grace is over',
+    );
+  });
+
+  it('P1 what an outage holds back is kept, also past that share', () => {
+    const lanes = lanesOf({ maxStuckEvents: 5 });
+    for (let seq = 1; seq <= 100; seq++) lanes.add(messageOf(seq));
+    for (let nowMs = 0; nowMs < 1_000_000; nowMs += 1_000)
+      assert.deepEqual(round(lanes, UNKNOWN, nowMs).verdicts, []);
+    assert.equal(lanes.size, 100);
+  });
+
+  it('P3 an unknown lane is asked one message at a time and dealt out in order', () => {
+    let known = false;
+    const lanes = lanesOf({}, (destination, key) => (known ? `${destination} ${key}` : undefined));
+    for (const seq of [1, 2, 3, 4]) lanes.add(messageOf(seq, { key: seq % 2 === 0 ? 'even' : 'odd' }));
+    const [first] = lanes.take(100, 1e9, 0);
+    assert.deepEqual(lanes.take(100, 1e9, 0), []);
+    known = true;
+    lanes.add(messageOf(5, { key: 'odd' }));
+    assert.deepEqual(
+      lanes.take(100, 1e9, 0),
+      [],
+      'behind those that wait, although its lane is known by now',
+    );
+    lanes.answer(first as Delivery, UNKNOWN, 0);
+    assert.deepEqual(seqsOf(lanes.take(100, 1e9, 100)), [1, 3, 5, 2, 4]);
+  });
+
+  it('P3 a topic forgotten for a moment does not let a newer message overtake', () => {
+    let known = true;
+    const lanes = lanesOf({}, () => (known ? 'partition 0' : undefined));
+    lanes.add(messageOf(1));
+    const [first] = lanes.take(10, 1e9, 0) as [Delivery];
+    known = false;
+    lanes.add(messageOf(2));
+    assert.deepEqual(lanes.take(10, 1e9, 0), []);
+    lanes.answer(first, UNKNOWN, 0);
+    assert.deepEqual(round(lanes, DURABLE, 100).taken, [1]);
+    assert.deepEqual(round(lanes, DURABLE, 300).taken, [2]);
+  });
+
+  it('a drain forgets what is queued, answers what is with the broker, sends nothing again', () => {
+    const lanes = lanesOf({ laneLimit: { events: 2, bytes: 1e6 } });
+    for (let seq = 1; seq <= 10; seq++) lanes.add(messageOf(seq, { key: String(seq % 2) }));
+    const taken = lanes.take(100, 1e9, 0);
+    lanes.discardQueued();
+    assert.equal(lanes.size, taken.length);
+    const verdicts = taken.flatMap((delivery, i) => lanes.answer(delivery, i < 3 ? DURABLE : UNKNOWN, 0));
+    assert.equal(verdicts.length, 3);
+    assert.equal(lanes.size, 0);
+    assert.deepEqual(lanes.take(100, 1e9, 1e9), []);
+    assert.equal(lanes.nextRetryMs(), undefined);
+  });
+
+  it('two answers for one delivery are a fault of the publisher', () => {
+    const lanes = lanesOf();
+    for (const seq of [1, 2]) lanes.add(messageOf(seq));
+    const [first] = lanes.take(10, 1e9, 0) as [Delivery];
+    lanes.answer(first, DURABLE, 0);
+    assert.throws(() => lanes.answer(first, UNKNOWN, 0), RangeError);
+  });
+});
