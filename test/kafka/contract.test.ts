@@ -1,10 +1,13 @@
-import { after } from 'node:test';
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
 import { startKafka, type KafkaServer } from '../../src/demo/services/kafka.ts';
 import { createKafkaPublisher } from '../../src/pipeline/publish/kafka/kafka-publisher.ts';
 import { readTopic } from '../support/consume-kafka.ts';
 import { Proxy } from '../support/proxy.ts';
 import { publisherContract, type Received, type Subject } from '../support/publisher-contract.ts';
+import { Driver, makeMessage } from '../support/publisher-driver.ts';
 import { freshTopic } from '../support/topic.ts';
+import { until } from '../support/until.ts';
 import { kafkaConfig } from './kafka-config.ts';
 
 const REQUEST_TIMEOUT_MS = 2000;
@@ -66,4 +69,26 @@ publisherContract('kafka', {
   canKill: true,
   keepsNull: true,
   answerDeadlineMs: REQUEST_TIMEOUT_MS + 2000,
+});
+
+test('kafka: a connection lost while idle, as brokers end them, comes back without a word', async () => {
+  const one = await subject();
+  const driver = new Driver((events) => one.create(events));
+  try {
+    await driver.publisher.connect(AbortSignal.timeout(20_000));
+    const messages = ['before', 'after'].map((id) => makeMessage({ destination: one.destination, id }));
+    for (const message of messages) {
+      driver.send([message]);
+      await until(() => driver.final.has(message), { what: 'an outcome' });
+      one.network?.cut();
+      await until(() => driver.publisher.room() === 0, { intervalMs: 0, what: 'the loss noticed' });
+      await until(() => driver.publisher.room() > 0, { what: 'a new connection' });
+    }
+    assert.deepEqual(driver.connections, [true]);
+    assert.deepEqual(driver.unknowns, []);
+  } finally {
+    driver.stop();
+    await driver.publisher.close(1000);
+    await one.remove();
+  }
 });
