@@ -43,7 +43,7 @@ export class Pipeline {
       this.accept(batch);
       await this.window.room(signal);
     }
-    if (!signal.aborted) await this.dispatcher.idle();
+    await unlessAborted(this.dispatcher.idle(), signal);
   }
 
   /** Sends nothing more and waits for what the broker has. Resolves with how many sends have no known outcome. */
@@ -105,6 +105,15 @@ export class Pipeline {
     for (const item of settled) if (item.parked) this.options.onParked(item);
     this.options.settler.add(settled);
   }
+}
+
+async function unlessAborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  const { promise: aborted, resolve } = Promise.withResolvers<void>();
+  const onAbort = (): void => resolve();
+  signal.addEventListener('abort', onAbort, { once: true });
+  await Promise.race([promise, aborted]);
+  signal.removeEventListener('abort', onAbort);
 }
 
 function toSettled(verdict: Verdict): Settled {
