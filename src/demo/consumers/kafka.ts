@@ -7,6 +7,7 @@ import type { Consumer, ConsumerOptions } from './consumer.ts';
 
 const PARTITIONS = 3;
 const FINISH_TIMEOUT_MS = 30_000;
+const JOIN_TIMEOUT_MS = 1_500;
 const POLL_MS = 50;
 /** A demo that is killed leaves its topic behind on a broker that it did not start; the records at least go. */
 const RETENTION_MS = 3_600_000;
@@ -41,8 +42,13 @@ export async function openKafkaConsumer(config: KafkaConfig, options: ConsumerOp
     await close();
     throw error;
   }
-  // Not awaited: joining a group takes a broker seconds by default, and nothing that is published meanwhile is missed.
+  const joined = new Promise<void>((resolve) => {
+    consumer.on(consumer.events.GROUP_JOIN, () => resolve());
+  });
   consumer.run({ autoCommit: false, eachBatch }).catch(onFailure);
+  // A broker that has just started is busy with its first group, and the first orders would have to wait. Nothing that
+  // is published before is missed: a broker that takes seconds for a group, as many are set, isn't waited for.
+  await Promise.race([joined, sleep(JOIN_TIMEOUT_MS, undefined, { ref: false })]);
   return {
     name: 'a Kafka consumer',
     finish: async () => await readToEnd(admin, topic, consumed),
