@@ -178,7 +178,8 @@ class Link {
   reset(): void {
     for (const socket of [this.client, this.upstream]) {
       if (socket.destroyed) continue;
-      if (socket.connecting) socket.destroy();
+      // A reset while its end is still to be sent leaves Node's handle behind: the process then spins at its exit.
+      if (socket.connecting || socket.writableEnded) socket.destroy();
       else socket.resetAndDestroy();
     }
   }
