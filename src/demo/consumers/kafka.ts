@@ -100,7 +100,7 @@ function clientConfig(config: KafkaConfig): ClientConfig {
     brokers: [...config.brokers],
     logLevel: logLevel.NOTHING,
     // Given up within some seconds: an address that is wrong must not look like a slow start.
-    retry: { retries: 3 },
+    retry: { retries: 3, initialRetryTime: 100 },
     ...(config.ssl && { ssl: tlsOptions(config.ssl) }),
     ...(config.sasl && { sasl: saslOptions(config.sasl) }),
   };
