@@ -120,6 +120,11 @@ export class Relay {
     this.stage = stage;
     if (!stage) return;
     this.ready = true;
+    // Also tells the change log that the trouble is over: the next one must not pass for a repetition.
+    this.observer.changes.report('session', 'delivering', {
+      level: this.backoff.attempts > 0 ? 'info' : 'debug',
+      message: 'connected to PostgreSQL, delivering',
+    });
     this.backoff.reset();
   }
 

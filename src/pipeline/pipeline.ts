@@ -1,3 +1,4 @@
+import { faultPoint } from '../lifecycle/fault-point.ts';
 import type { OutboxEvent } from './capture/event.ts';
 import type { Batch, Source } from './capture/source.ts';
 import { isUnaddressable, type Address } from './envelope/router.ts';
@@ -102,7 +103,9 @@ export class Pipeline {
   }
 
   private settle(settled: readonly Settled[]): void {
-    for (const item of settled) if (item.parked) this.options.onParked(item);
+    const parked = settled.filter((item) => item.parked);
+    for (const item of parked) this.options.onParked(item);
+    if (parked.length > 0) faultPoint('after-park-decision');
     this.options.settler.add(settled);
   }
 }

@@ -72,20 +72,28 @@ export class Scene {
 /** Ends a relay by `signal` at random moments, `rounds` times, while the shop writes; then lets a last one drain. */
 export async function interruptedDelivery(
   scene: Scene,
-  options: { rounds: number; signal: 'SIGKILL' | 'SIGTERM'; lifeMs: [number, number] },
+  options: {
+    rounds: number;
+    signal: 'SIGKILL' | 'SIGTERM';
+    lifeMs: [number, number];
+    /** Between 0 and 1; a seeded one makes the same moments again. */
+    random?: () => number;
+    env?: Record<string, string>;
+  },
 ): Promise<{ verdict: Verdict; exits: (number | null)[] }> {
   const exits: (number | null)[] = [];
+  const { random = Math.random, env = {} } = options;
   scene.shop.start();
   for (let round = 0; round < options.rounds; round++) {
-    const relay = scene.startRelay();
+    const relay = scene.startRelay({ env });
     await relay.waitForLine(/mode: streaming/);
     const [least, most] = options.lifeMs;
-    await sleep(least + Math.random() * (most - least));
+    await sleep(least + random() * (most - least));
     relay.kill(options.signal);
     exits.push((await relay.exit).code);
   }
   await scene.shop.stop();
-  const last = scene.startRelay();
+  const last = scene.startRelay({ env });
   try {
     await scene.drained();
   } finally {
