@@ -28,6 +28,11 @@ export function readServerTimeMs(buffer: Buffer, offset: number): number {
   return POSTGRES_EPOCH_MS + micros / 1000;
 }
 
+/** Microseconds since 2000 of milliseconds since the Unix epoch, whole ones. */
+export function toServerTime(unixMs: number): bigint {
+  return BigInt(unixMs - POSTGRES_EPOCH_MS) * 1000n;
+}
+
 /**
  * Dispatches one pgoutput message. Other kinds (type, origin, message, update, delete, truncate, and any that a later
  * server may add) bring no outbox row under protocol 1 and are passed over: failing on them would end in a crash loop.

@@ -8,7 +8,7 @@ import { readErrorResponse } from '../../../postgres/error-response.ts';
 import type { Batch, Source } from '../source.ts';
 import { TransactionAssembly, type OutboxIdentity } from './assembly.ts';
 import { CopyBothSocket } from './copy-both-socket.ts';
-import { decodePgoutput, readServerTimeMs } from './decoder.ts';
+import { decodePgoutput, readServerTimeMs, toServerTime } from './decoder.ts';
 import { evaluateLiveness, MIN_LIVENESS_DEADLINE_MS } from './liveness.ts';
 
 export interface StreamOptions {
@@ -198,6 +198,8 @@ export class ReplicationStream implements Source {
     status.writeBigUInt64BE(this.acknowledged, 1);
     status.writeBigUInt64BE(this.acknowledged, 9);
     status.writeBigUInt64BE(this.acknowledged, 17);
+    // Shown as reply_time in pg_stat_replication.
+    status.writeBigInt64BE(toServerTime(Date.now()), 25);
     status[33] = replyRequested ? 1 : 0;
     this.socket?.sendCopyData(status);
   }
