@@ -14,7 +14,9 @@ export function parseHeaders(
     return `headers are not JSON: ${(error as Error).message}`;
   }
   if (parsed === null) return undefined;
-  if (typeof parsed !== 'object' || Array.isArray(parsed)) return 'headers are not a JSON object';
+  if (typeof parsed !== 'object' || Array.isArray(parsed) || RawJson.isRawJSON(parsed)) {
+    return 'headers are not a JSON object';
+  }
   const headers: Record<string, string> = Object.create(null) as Record<string, string>;
   for (const [name, value] of Object.entries(parsed)) {
     if (value === null) continue;
@@ -23,8 +25,11 @@ export function parseHeaders(
   return headers;
 }
 
+/** In Node since 21; TypeScript's library does not know it yet. */
+const RawJson = JSON as unknown as { rawJSON(text: string): unknown; isRawJSON(value: unknown): boolean };
+
 function keepDigits(this: unknown, _key: string, value: unknown, context?: { source?: string }): unknown {
   if (typeof value !== 'number' || context?.source === undefined) return value;
-  // JSON.rawJSON prints the number's own text again.
-  return (JSON as unknown as { rawJSON(text: string): unknown }).rawJSON(context.source);
+  // Prints the number's own text again.
+  return RawJson.rawJSON(context.source);
 }

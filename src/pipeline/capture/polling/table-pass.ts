@@ -51,7 +51,7 @@ export class TablePass implements Source {
     while (!signal.aborted) {
       const page = await this.nextPage(after);
       for (let from = 0; from < page.length && !signal.aborted;) {
-        const to = endOfFetch(page, from);
+        const to = endOfFetch(page, from, this.options.config.maxEventBytes);
         shape ??= await this.readShape();
         const events = await this.fetch(shape, page.slice(from, to));
         from = to;
@@ -118,11 +118,15 @@ function createdAt(shape: TableShape, column: string): string {
   return shape.typeOids.has(column) ? quoteIdentifier(column) : 'clock_timestamp()';
 }
 
-function endOfFetch(page: readonly PageRow[], from: number): number {
-  let bytes = 0;
-  let to = from;
-  while (to < page.length && (to === from || bytes + (page[to]?.bytes ?? 0) <= FETCH_BYTES)) {
-    bytes += page[to]?.bytes ?? 0;
+/** An oversized payload goes alone: what is left out of its fetch must not be left out of its neighbours'. */
+function endOfFetch(page: readonly PageRow[], from: number, maxEventBytes: number): number {
+  let bytes = page[from]?.bytes ?? 0;
+  let to = from + 1;
+  if (bytes > maxEventBytes) return to;
+  while (to < page.length) {
+    const next = page[to]?.bytes ?? 0;
+    if (next > maxEventBytes || bytes + next > FETCH_BYTES) break;
+    bytes += next;
     to++;
   }
   return to;

@@ -3,10 +3,13 @@ import { describe, it } from 'node:test';
 import * as fc from 'fast-check';
 import type { OutboxEvent, Transaction } from '../../../../src/pipeline/capture/event.ts';
 import { containsEvent, type Identity, type Run } from '../../../../src/pipeline/settle/settled-runs.ts';
-import { Settlement, type Write } from '../../../../src/pipeline/settle/settlement.ts';
+import { Settlement, type Write, type Written } from '../../../../src/pipeline/settle/settlement.ts';
 import { eventOf, transactionOf } from '../builders.ts';
 
 const START = 100n;
+
+/** Every row was there, and was removed. */
+const ALL: Written = { removed: Infinity, snapshot: { xmin: 1, xmax: 1e9, running: [] } };
 
 interface Committed {
   readonly endLsn: bigint;
@@ -154,7 +157,7 @@ class World {
       return;
     }
     this.store(this.write, this.write.settled);
-    const position = this.settlement.committed(this.write);
+    const position = this.settlement.committed(this.write, ALL);
     this.write = undefined;
     assert.equal(position, this.row.position, 'acknowledged is what the row says');
   }
@@ -225,8 +228,8 @@ describe('Settlement', () => {
     assert.equal(write.position, START);
     assert.deepEqual(write.beyond, [{ seqFrom: 1, seqTo: 2, xidFrom: 1, xidTo: 1 }]);
     assert.equal(settlement.unwritten, 3);
-    assert.equal(settlement.committed(write), START);
-    assert.equal(settlement.committed(settlement.nextWrite(2)), 110n);
+    assert.equal(settlement.committed(write, ALL), START);
+    assert.equal(settlement.committed(settlement.nextWrite(2), ALL), 110n);
     assert.equal(settlement.unwritten, 0);
   });
 
@@ -239,16 +242,33 @@ describe('Settlement', () => {
     assert.ok(!settlement.skip(eventOf(5, transactionOf({ xid: 2 }))), 'the same number after a reset');
     const early = settlement.nextWrite(10);
     assert.deepEqual([early.position, early.beyond], [150n, before]);
-    settlement.committed(early);
+    settlement.committed(early, ALL);
     settlement.begin([], 200n);
     assert.deepEqual(settlement.nextWrite(10).beyond, []);
+  });
+
+  it('P5 rows that a write could not see yet are removed by a later one, and are no orphans meanwhile', () => {
+    const settlement = new Settlement({ position: START, before: [], beforeUntil: START });
+    const old = transactionOf({ xid: 5, endLsn: 110n });
+    const fresh = transactionOf({ xid: 9, endLsn: 120n });
+    settlement.begin([old, fresh], 120n);
+    settlement.settle([{ event: eventOf(1, old) }, { event: eventOf(3, fresh) }]);
+    const unseeing: Written = { removed: 1, snapshot: { xmin: 9, xmax: 12, running: [9, 11] } };
+    const first = settlement.nextWrite(10);
+    assert.equal(settlement.committed(first, unseeing), 120n, 'the events are settled all the same');
+    assert.equal(settlement.hasUnseen, true);
+    assert.deepEqual(settlement.carry().unseen, [{ seqFrom: 3, seqTo: 3, xidFrom: 9, xidTo: 9 }]);
+    const second = settlement.nextWrite(10);
+    assert.deepEqual(second.runs, [{ seqFrom: 3, seqTo: 3, xidFrom: 9, xidTo: 9 }]);
+    settlement.committed(second, { removed: 0, snapshot: { xmin: 11, xmax: 12, running: [11] } });
+    assert.equal(settlement.hasUnseen, false, 'seen and not there: somebody else removed it');
   });
 
   it('one write at a time', () => {
     const settlement = new Settlement({ position: START, before: [], beforeUntil: START });
     const write = settlement.nextWrite(1);
     assert.throws(() => settlement.nextWrite(1), RangeError);
-    settlement.committed(write);
-    assert.throws(() => settlement.committed(write), RangeError);
+    settlement.committed(write, ALL);
+    assert.throws(() => settlement.committed(write, ALL), RangeError);
   });
 });

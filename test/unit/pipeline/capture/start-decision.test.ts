@@ -1,0 +1,66 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { decideStart } from '../../../../src/pipeline/capture/start-decision.ts';
+import type { Slot } from '../../../../src/pipeline/capture/streaming/slot.ts';
+import type { Progress } from '../../../../src/pipeline/settle/progress.ts';
+
+const system = { systemIdentifier: '7000', timeline: 1 };
+
+const progress: Progress = {
+  ...system,
+  slotCreatedLsn: 50n,
+  handover: 'complete',
+  snapshot: undefined,
+  horizon: undefined,
+  tableSeq: 0,
+  durableLsn: 100n,
+  beyond: [],
+};
+
+const slot: Slot = {
+  plugin: 'pgoutput',
+  slotType: 'logical',
+  database: 'shop',
+  activePid: undefined,
+  confirmedLsn: 100n,
+  walStatus: 'reserved',
+};
+
+/** Every dimension with every value that matters; the first that fits decides. */
+const rows = {
+  missing: undefined,
+  complete: progress,
+  'in table': { ...progress, handover: 'table' as const },
+  'other system': { ...progress, systemIdentifier: '7001' },
+  'other timeline': { ...progress, timeline: 2 },
+};
+const slots = {
+  missing: undefined,
+  lost: { ...slot, walStatus: 'lost' },
+  'never ready': { ...slot, confirmedLsn: undefined },
+  beyond: { ...slot, confirmedLsn: 101n },
+  equal: slot,
+  behind: { ...slot, confirmedLsn: 60n, walStatus: 'extended' },
+  unreserved: { ...slot, walStatus: 'unreserved', activePid: 4_711 },
+};
+
+function expected(row: keyof typeof rows, held: keyof typeof slots): string {
+  if (row === 'missing') return 'first-start';
+  if (row === 'other system') return 'other-system';
+  if (row === 'other timeline') return 'other-timeline';
+  if (held === 'missing') return 'slot-missing';
+  if (held === 'lost' || held === 'never ready') return 'slot-lost';
+  if (held === 'beyond') return 'slot-recreated';
+  return row === 'in table' ? 'resume-table' : 'stream';
+}
+
+describe('decideStart', () => {
+  for (const row of Object.keys(rows) as (keyof typeof rows)[]) {
+    for (const held of Object.keys(slots) as (keyof typeof slots)[]) {
+      it(`P5 progress row ${row}, slot ${held}: ${expected(row, held)}`, () => {
+        const decision = decideStart(rows[row], slots[held], system);
+        assert.equal(decision.kind === 'hand-over' ? decision.reason : decision.kind, expected(row, held));
+      });
+    }
+  }
+});

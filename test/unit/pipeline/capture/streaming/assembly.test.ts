@@ -1,0 +1,200 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import * as fc from 'fast-check';
+import { RelayError } from '../../../../../src/errors/errors.ts';
+import type { Batch } from '../../../../../src/pipeline/capture/source.ts';
+import { TransactionAssembly } from '../../../../../src/pipeline/capture/streaming/assembly.ts';
+import { decodePgoutput } from '../../../../../src/pipeline/capture/streaming/decoder.ts';
+import { Watermark } from '../../../../../src/pipeline/settle/watermark.ts';
+import { beginMessage, commitMessage, insertMessage, relationMessage, type WireRelation } from './wire.ts';
+
+const OUTBOX: WireRelation = {
+  oid: 1,
+  schema: 'public',
+  table: 'outbox',
+  columns: ['seq', 'xid', 'id', 'payload'].map((name) => ({ name, oid: 25 })),
+};
+const FOREIGN: WireRelation = { oid: 9, schema: 'public', table: 'other', columns: [{ name: 'x', oid: 25 }] };
+
+class Server {
+  readonly assembly: TransactionAssembly;
+
+  constructor(startLsn = 0n) {
+    this.assembly = new TransactionAssembly(
+      {
+        schema: 'public',
+        table: 'outbox',
+        seqColumn: 'seq',
+        xidColumn: 'xid',
+        requiredColumns: ['id', 'payload'],
+        foreignOids: new Set([FOREIGN.oid]),
+      },
+      startLsn,
+    );
+  }
+
+  send(...messages: readonly Buffer[]): this {
+    for (const message of messages) decodePgoutput(this.assembly, message, 0, message.length);
+    return this;
+  }
+
+  begin(xid = 7): this {
+    return this.send(beginMessage(0n, 1_000, xid));
+  }
+
+  insert(seq: number, payload: string | null = '{}', xid = 7): this {
+    return this.send(insertMessage(OUTBOX.oid, [String(seq), String(xid), 'id', payload]));
+  }
+
+  commit(endLsn: bigint): this {
+    return this.send(commitMessage(endLsn - 8n, endLsn, 1_000));
+  }
+
+  take(): Batch {
+    return this.assembly.take();
+  }
+}
+
+function seqsOf({ events }: Batch): number[] {
+  return events.map(({ seq }) => seq);
+}
+
+describe('TransactionAssembly', () => {
+  it('P7 a big transaction is handed on while it arrives; its position is known only with its COMMIT', () => {
+    const server = new Server().send(relationMessage(OUTBOX));
+    const first = server.begin(42).insert(1).insert(2).take();
+    const second = server.insert(3).take();
+    const [transaction] = first.transactions;
+    assert.deepEqual([seqsOf(first), seqsOf(second), second.transactions], [[1, 2], [3], []]);
+    assert.deepEqual(transaction, { xid: 42, committedAtMs: 1_000, endLsn: undefined, outstanding: 3 });
+    assert.equal(second.events[0]?.transaction, transaction);
+    const last = server.commit(500n).take();
+    assert.deepEqual([last.events, last.transactions, last.heardLsn], [[], [], 500n]);
+    assert.equal(transaction?.endLsn, 500n);
+  });
+
+  it('P6 empty transactions and other tables bring a position and nothing else', () => {
+    const server = new Server(10n).send(relationMessage(OUTBOX), relationMessage(FOREIGN));
+    server.begin().commit(100n);
+    server
+      .begin()
+      .send(insertMessage(FOREIGN.oid, ['y']))
+      .commit(200n);
+    assert.deepEqual(server.take(), { events: [], transactions: [], heardLsn: 200n });
+  });
+
+  it('P1 a keepalive inside a transaction says nothing about it', () => {
+    const server = new Server().send(relationMessage(OUTBOX)).begin();
+    server.assembly.heard(900n);
+    assert.equal(server.take().heardLsn, 0n);
+    server.insert(1);
+    server.assembly.heard(950n);
+    assert.equal(server.take().heardLsn, 0n);
+    server.commit(400n);
+    server.assembly.heard(300n);
+    assert.equal(server.take().heardLsn, 400n);
+    server.assembly.heard(1_000n);
+    assert.equal(server.take().heardLsn, 1_000n);
+  });
+
+  it('P1 a column that the relay needs and that is gone stops it; a row is never guessed', () => {
+    const without = { ...OUTBOX, columns: OUTBOX.columns.filter(({ name }) => name !== 'payload') };
+    assert.throws(
+      () => new Server().send(relationMessage(without)),
+      (error) =>
+        error instanceof RelayError &&
+        error.consequence === 'stop' &&
+        /lacks column payload/.test(error.message),
+    );
+    assert.throws(() => new Server().begin().insert(1), /not announced/);
+  });
+
+  it('P1 a partition, or the table under a new name, is the outbox all the same', () => {
+    const server = new Server()
+      .send(relationMessage({ ...OUTBOX, table: 'outbox_2026_01' }))
+      .begin()
+      .insert(1);
+    assert.deepEqual(seqsOf(server.take()), [1]);
+  });
+
+  it('P2 columns added or moved in the middle of the stream: each row has the shape of its time', () => {
+    const server = new Server().send(relationMessage(OUTBOX)).begin().insert(1, 'old').commit(10n);
+    const moved = {
+      ...OUTBOX,
+      columns: ['payload', 'new', 'id', 'xid', 'seq'].map((name) => ({ name, oid: 25 })),
+    };
+    server.send(relationMessage(moved)).begin();
+    server.send(insertMessage(OUTBOX.oid, ['new', 'added', 'id', '7', '2'])).commit(20n);
+    const rows = server
+      .take()
+      .events.map(({ row }) => ['seq', 'payload', 'new'].map((column) => row.text(column)));
+    assert.deepEqual(rows, [
+      ['1', 'old', undefined],
+      ['2', 'new', 'added'],
+    ]);
+  });
+
+  it('P10 an identity that is no number of 53 bits is told, not rounded', () => {
+    for (const bad of ['9007199254740992', '-1', '1.5', 'x', '', null]) {
+      const server = new Server().send(relationMessage(OUTBOX)).begin();
+      assert.throws(
+        () => server.send(insertMessage(OUTBOX.oid, [bad, '7', 'id', ''])),
+        RelayError,
+        String(bad),
+      );
+    }
+    const server = new Server()
+      .send(relationMessage(OUTBOX))
+      .begin()
+      .insert(2 ** 53 - 1);
+    assert.deepEqual(seqsOf(server.take()), [2 ** 53 - 1]);
+  });
+
+  it('P1 P3 however reads cut the stream: all events, in order, and no position before its events are settled', () => {
+    const step = fc.record({
+      events: fc.nat(4),
+      foreign: fc.boolean(),
+      heard: fc.boolean(),
+      take: fc.nat(3),
+    });
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 40, size: 'max' }), (transactions) => {
+        const server = new Server().send(relationMessage(OUTBOX), relationMessage(FOREIGN));
+        const watermark = new Watermark(0n);
+        const received: number[] = [];
+        const accept = (): void => {
+          const batch = server.take();
+          for (const transaction of batch.transactions) watermark.begin(transaction);
+          watermark.heard(batch.heardLsn);
+          for (const event of batch.events) {
+            assert.ok(watermark.advance() <= committed, 'never beyond what was committed and settled');
+            received.push(event.seq);
+            watermark.settle(event);
+          }
+        };
+        let seq = 0;
+        let lsn = 0n;
+        let committed = 0n;
+        for (const { events, foreign, heard, take } of transactions) {
+          server.begin();
+          for (let i = 0; i < events; i++) {
+            server.insert(++seq);
+            if (heard) server.assembly.heard(lsn + 1_000_000n);
+            if (take === i) accept();
+          }
+          if (foreign) server.send(insertMessage(FOREIGN.oid, ['y']));
+          assert.ok(watermark.advance() <= lsn);
+          server.commit((lsn += 10n));
+          committed = lsn;
+          if (take === 0) accept();
+        }
+        accept();
+        assert.deepEqual(
+          received,
+          Array.from({ length: seq }, (_, i) => i + 1),
+        );
+        assert.equal(watermark.advance(), lsn);
+      }),
+    );
+  });
+});
