@@ -137,8 +137,8 @@ test('P10 a message beyond what any broker reads is refused without being sent',
 test('P10 a message that can not be encoded is refused, its neighbours are durable', async () => {
   await withTopic({}, async (driver, topic) => {
     const good = series(topic, 20, (n) => `k${n}`);
-    const headers = { wrong: 5 as unknown as string };
-    const broken = makeMessage({ destination: topic, id: 'broken', key: 'x', headers });
+    const contentType = { length: 3 } as string;
+    const broken = makeMessage({ destination: topic, id: 'broken', key: 'x', contentType });
     const outcomes = await outcomesOf(driver, [...good, broken]);
     assert.deepEqual(
       outcomes.map((outcome) => outcome?.kind),

@@ -84,16 +84,15 @@ export class Cluster {
     if (link !== undefined) void this.askOver(link);
   }
 
-  /** Ends the link to a node, if there is one. */
-  drop(nodeId: number, reason: Error): void {
-    this.nodes.get(nodeId)?.link?.destroy(reason);
+  /** Ends every link; `connect` begins anew, with the secrets of then. */
+  disconnect(reason: Error): void {
+    for (const node of this.nodes.values()) node.link?.destroy(reason);
+    for (const link of this.strangers) link.destroy(reason);
   }
 
   close(): void {
     this.ended.abort();
-    const reason = new Error('the publisher was closed');
-    for (const node of this.nodes.values()) node.link?.destroy(reason);
-    for (const link of this.strangers) link.destroy(reason);
+    this.disconnect(new Error('the publisher was closed'));
   }
 
   private addresses(): Address[] {

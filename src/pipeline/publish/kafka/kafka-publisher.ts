@@ -305,6 +305,7 @@ class KafkaPublisher implements Publisher {
     this.state = 'halted';
     this.gate.look();
     this.failAll(error.code, error.message);
+    this.cluster.disconnect(error);
     this.events.onFatal(error);
   }
 
