@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
-import { connect } from 'amqplib';
 import type { RabbitmqConfig } from '../../src/config/config.ts';
 import { startRabbitmq } from '../../src/demo/services/rabbitmq.ts';
 import type { RabbitmqServer } from '../../src/demo/services/rabbitmq.ts';
@@ -12,6 +11,7 @@ import { uniqueName } from '../support/names.ts';
 import { Proxy } from '../support/proxy.ts';
 import { until } from '../support/until.ts';
 import { codes, Harness, message, messages, rabbitmqConfig } from './harness.ts';
+import { readQueue } from './read-queue.ts';
 
 const MAX_MESSAGE_BYTES = 100_000;
 
@@ -102,7 +102,9 @@ describe('RabbitMQ publisher, outages', { timeout: 300_000 }, () => {
     await publishing;
     assert.deepEqual(harness.fatal, []);
     assert.ok(harness.connections.at(-1)?.connected);
-    const ids = new Set(await idsIn(server.url, queue.queue));
+    const ids = new Set(
+      (await readQueue(server.url, queue.queue)).map(({ properties }) => properties.messageId as string),
+    );
     assert.deepEqual(
       sent.filter(({ id }) => !ids.has(id)),
       [],
@@ -208,21 +210,6 @@ async function closeConnections(server: RabbitmqServer, name: string): Promise<v
     },
     { what: `a connection of ${name}`, timeoutMs: 30_000 },
   );
-}
-
-/** Message ids that wait in a queue; its own connection went down with the broker. */
-async function idsIn(url: string, queue: string): Promise<string[]> {
-  const connection = await connect(url);
-  const channel = await connection.createChannel();
-  const ids: string[] = [];
-  for (;;) {
-    const got = await channel.get(queue, { noAck: true });
-    if (got === false) break;
-    ids.push(got.properties.messageId as string);
-  }
-  await channel.deleteQueue(queue);
-  await connection.close();
-  return ids;
 }
 
 async function assertDelivered(queue: BoundQueue, expected: readonly Message[]): Promise<string[]> {

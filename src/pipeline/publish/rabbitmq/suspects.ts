@@ -4,8 +4,6 @@ import type { Blame } from './errors.ts';
 
 /** Successes in a row on the probe channel after which a refused exchange is trusted again. */
 const SUCCESSES_TO_TRUST = 100;
-/** An event that was parked meanwhile never comes back: the memory of suspects must not grow with them. */
-const MAX_SUSPECTS = 100_000;
 
 /**
  * Which messages may close a channel and so fail their neighbours. RabbitMQ does not say which message it closed a
@@ -15,7 +13,10 @@ const MAX_SUSPECTS = 100_000;
 export class Suspects {
   /** Learned from a refusal; bytes. */
   maxBodyBytes = Number.POSITIVE_INFINITY;
-  private readonly events = new Set<number>();
+  /** Weak: one that is parked meanwhile never comes back. */
+  private readonly messages = new WeakSet<Message>();
+  /** Whether `messages` was ever used: the question is asked for every message. */
+  private any = false;
   private readonly exchanges = new Map<string, number>();
   /** Outcomes to come until messages may be outstanding together again. */
   private quarantined = 0;
@@ -24,7 +25,7 @@ export class Suspects {
   has(message: Message): boolean {
     if (this.quarantined > 0) return true;
     if (this.exchanges.size > 0 && this.exchanges.has(message.destination)) return true;
-    return this.events.size > 0 && this.events.has(message.event.seq);
+    return this.any && this.messages.has(message);
   }
 
   /** A channel was closed while `outstanding` were on it. */
@@ -40,8 +41,7 @@ export class Suspects {
         this.maxBodyBytes = blame.maxBytes;
         return;
       case 'some-message':
-        if (this.events.size > MAX_SUSPECTS) this.events.clear();
-        for (const { event } of outstanding) this.events.add(event.seq);
+        for (const message of outstanding) this.suspect(message);
     }
   }
 
@@ -57,12 +57,17 @@ export class Suspects {
     if (this.quarantined > 0) this.quarantined--;
     const culprit = outcome.kind === 'rejected';
     // A culprit that is tried again must not hurt its neighbours the next time.
-    if (culprit && outcome.missingDestination !== true) this.events.add(message.event.seq);
-    else this.events.delete(message.event.seq);
+    if (culprit && outcome.missingDestination !== true) this.suspect(message);
+    else this.messages.delete(message);
     const successes = this.exchanges.get(message.destination);
     if (successes === undefined) return;
     if (culprit) this.exchanges.set(message.destination, 0);
     else if (successes + 1 >= SUCCESSES_TO_TRUST) this.exchanges.delete(message.destination);
     else this.exchanges.set(message.destination, successes + 1);
+  }
+
+  private suspect(message: Message): void {
+    this.any = true;
+    this.messages.add(message);
   }
 }
