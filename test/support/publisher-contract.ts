@@ -1,65 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Message } from '../../src/pipeline/envelope/message.ts';
-import type { Outcome, Publisher, PublisherEvents } from '../../src/pipeline/publish/publisher.ts';
+import type { Outcome } from '../../src/pipeline/publish/publisher.ts';
 import { Driver, makeMessage } from './publisher-driver.ts';
+import { blackHole, brokerKilled, closeInSilence, cutUnderLoad } from './publisher-faults.ts';
+import { assertAllDurable, assertArrived, series, untilFinal } from './publisher-subject.ts';
+import type { ContractHarness, Received, Run } from './publisher-subject.ts';
 import { until } from './until.ts';
 
-/** A message as a client that knows nothing of the relay reads it from the broker. */
-export interface Received {
-  readonly id: string;
-  /** What the broker carries of it; undefined: it can't carry it. */
-  readonly key?: string | null;
-  readonly type?: string;
-  readonly contentType?: string;
-  readonly timestampMs?: number;
-  /** All headers; those of the relay itself are ignored. */
-  readonly headers?: Readonly<Record<string, string>>;
-  readonly body: Buffer | null;
-}
-
-/** A place to publish to, of its own for every test. */
-export interface Subject {
-  readonly destination: string;
-  /** By way of `network`, when there is one. */
-  create(events: PublisherEvents): Publisher;
-  /** Everything that the broker holds there, in its order; duplicates included. */
-  received(): Promise<Received[]>;
-  /** What can happen on the way to the broker. */
-  readonly network?: {
-    cut(): void;
-    blackHole(): void;
-    heal(): void;
-    /** Open connections of the publisher. */
-    connections(): number;
-  };
-  /** Kills the broker without warning, and brings it back. */
-  readonly broker?: { kill(): Promise<void>; start(): Promise<void> };
-  remove(): Promise<void>;
-}
-
-/** What differs from broker to broker. A promise that a broker can't give has no test, instead of a skipped one. */
-export interface ContractHarness {
-  subject(): Promise<Subject>;
-  /** A destination that does not exist, and stays so. */
-  readonly missingDestination?: string;
-  /** Bytes of a body that the broker, but not the publisher, finds too large. */
-  readonly tooLargeBytes?: number;
-  /** Bytes of a body that is large and must pass. */
-  readonly largeBytes?: number;
-  /** The subject has `network`. */
-  readonly hasNetwork?: boolean;
-  /** The subject has `broker`. */
-  readonly canKill?: boolean;
-  /** The broker keeps a NULL payload apart from an empty one. */
-  readonly keepsNull?: boolean;
-  /** Longest time after which a silent broker is given up by the publisher made by `create`, milliseconds. */
-  readonly answerDeadlineMs?: number;
-  /** Messages of the tests that send many. */
-  readonly many?: number;
-}
-
-type Run = (subject: Subject, driver: Driver) => Promise<void>;
+export type { ContractHarness, Received, Subject } from './publisher-subject.ts';
 
 /** The contract of `Publisher`, one test a promise. */
 export function publisherContract(name: string, harness: ContractHarness): void {
@@ -115,43 +64,6 @@ async function withDriver(harness: ContractHarness, run: Run): Promise<void> {
     await driver.publisher.close(5000);
     await subject.remove();
   }
-}
-
-function series(subject: Subject, count: number, options: { keys: number; prefix?: string }): Message[] {
-  const { keys, prefix = '' } = options;
-  return Array.from({ length: count }, (_, i) => {
-    const body = Buffer.from(JSON.stringify({ n: Math.floor(i / keys), pad: 'x'.repeat(i % 400) }));
-    return makeMessage({
-      destination: subject.destination,
-      id: `${prefix}${i}`,
-      key: `key-${i % keys}`,
-      body,
-    });
-  });
-}
-
-async function untilFinal(driver: Driver, messages: readonly Message[], timeoutMs = 60_000): Promise<void> {
-  const missing = (): number => messages.filter((message) => !driver.final.has(message)).length;
-  await until(() => missing() === 0, { timeoutMs, what: 'an outcome for every message' });
-}
-
-function assertAllDurable(driver: Driver, messages: readonly Message[]): void {
-  const others = driver.outcomes(messages).filter((outcome) => outcome?.kind !== 'durable');
-  assert.deepEqual(others, []);
-}
-
-/** Each message at least once; exactly once when nothing was unknown. First deliveries of a key in their order. */
-async function assertArrived(subject: Subject, driver: Driver, messages: readonly Message[]): Promise<void> {
-  const received = await subject.received();
-  const first = [...new Set(received.map(({ id }) => id))];
-  assert.equal(first.length, messages.length, 'every message arrived');
-  if (driver.unknowns.length === 0) assert.equal(received.length, messages.length, 'none arrived twice');
-  const keyOf = new Map(messages.map((message) => [message.id, message.key]));
-  const byKey = (ids: readonly string[]): Record<string, string[]> =>
-    Object.groupBy(ids, (id) => keyOf.get(id) ?? '') as Record<string, string[]>;
-  const arrived = byKey(first);
-  for (const [key, sent] of Object.entries(byKey(messages.map(({ id }) => id))))
-    assert.deepEqual(arrived[key], sent);
 }
 
 const oneOutcomeEach =
@@ -276,82 +188,6 @@ function rejection(outcome: Outcome | undefined): Extract<Outcome, { kind: 'reje
   assert.ok(outcome?.kind === 'rejected', `rejected, not ${JSON.stringify(outcome)}`);
   return outcome;
 }
-
-const cutUnderLoad =
-  (harness: ContractHarness): Run =>
-  async (subject, driver) => {
-    const messages = series(subject, harness.many ?? 5000, { keys: 50 });
-    const portion = Math.ceil(messages.length / 10);
-    for (let i = 0; i < messages.length; i += portion) {
-      driver.send(messages.slice(i, i + portion));
-      // While some are durable and some in flight.
-      await until(() => driver.final.size > i, {
-        intervalMs: 0,
-        timeoutMs: 30_000,
-        what: 'the first of a portion',
-      });
-      subject.network?.cut();
-    }
-    await untilFinal(driver, messages);
-    assertAllDurable(driver, messages);
-    await assertArrived(subject, driver, messages);
-    assert.ok(
-      driver.connections.includes(false) || driver.unknowns.length === 0,
-      'a lost connection was reported',
-    );
-  };
-
-const blackHole =
-  (harness: ContractHarness): Run =>
-  async (subject, driver) => {
-    const before = series(subject, 100, { keys: 10, prefix: 'before-' });
-    driver.send(before);
-    await untilFinal(driver, before);
-    const unknowns = driver.unknowns.length;
-    subject.network?.blackHole();
-    const during = series(subject, 100, { keys: 10, prefix: 'during-' });
-    driver.send(during);
-    const timeoutMs = (harness.answerDeadlineMs ?? 10_000) + 20_000;
-    await until(() => driver.connections.at(-1) === false, { timeoutMs, what: 'the silence noticed' });
-    assert.ok(driver.unknowns.length > unknowns, 'what was outstanding is unknown');
-    assert.equal(driver.publisher.room(), 0, 'no room without a connection');
-    const rooms = driver.rooms;
-    subject.network?.heal();
-    await untilFinal(driver, during);
-    assertAllDurable(driver, during);
-    assert.ok(driver.rooms > rooms, 'onRoom was called');
-    assert.equal(driver.connections.at(-1), true);
-    await assertArrived(subject, driver, [...before, ...during]);
-  };
-
-const brokerKilled =
-  (harness: ContractHarness): Run =>
-  async (subject, driver) => {
-    const messages = series(subject, harness.many ?? 5000, { keys: 50 });
-    driver.send(messages.slice(0, messages.length / 2));
-    await until(() => driver.final.size > 0, { intervalMs: 0, timeoutMs: 30_000, what: 'the first outcome' });
-    await subject.broker?.kill();
-    driver.send(messages.slice(messages.length / 2));
-    await until(() => driver.connections.at(-1) === false, { what: 'the loss of the broker noticed' });
-    assert.equal(driver.publisher.room(), 0, 'no room without a broker');
-    await subject.broker?.start();
-    await untilFinal(driver, messages);
-    assertAllDurable(driver, messages);
-    await assertArrived(subject, driver, messages);
-  };
-
-const closeInSilence = (): Run => async (subject, driver) => {
-  const messages = series(subject, 50, { keys: 5 });
-  subject.network?.blackHole();
-  driver.send(messages);
-  driver.stop();
-  const started = performance.now();
-  await driver.publisher.close(300);
-  const took = performance.now() - started;
-  assert.ok(took < 3000, `closed in ${took} ms`);
-  assert.ok(driver.unknowns.length > 0, 'what was outstanding is unknown');
-  assert.equal(driver.publisher.room(), 0);
-};
 
 async function closeLeavesNothing(harness: ContractHarness): Promise<void> {
   const subject = await harness.subject();
