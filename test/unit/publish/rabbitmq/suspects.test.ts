@@ -1,0 +1,69 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { DURABLE } from '../../../../src/pipeline/publish/publisher.ts';
+import type { Outcome } from '../../../../src/pipeline/publish/publisher.ts';
+import { Suspects } from '../../../../src/pipeline/publish/rabbitmq/suspects.ts';
+import { makeMessage } from '../../../support/publisher-driver.ts';
+
+const REFUSED: Outcome = { kind: 'rejected', code: 'x', reason: 'x', permanent: false, scope: 'event' };
+const UNKNOWN: Outcome = { kind: 'unknown', code: 'x', reason: 'x' };
+
+function message(id: string, destination = 'x') {
+  return makeMessage({ destination, id });
+}
+
+describe('suspects', () => {
+  test('P10 all that were outstanding are suspects until each has shown what it does', () => {
+    const suspects = new Suspects();
+    const [good, bad, stranger] = [message('good'), message('bad'), message('stranger')];
+    suspects.channelClosed({ kind: 'some-message' }, [good, bad]);
+    assert.deepEqual(
+      [good, bad, stranger].map((each) => suspects.has(each)),
+      [true, true, false],
+    );
+    suspects.settled(good, UNKNOWN);
+    assert.ok(suspects.has(good));
+    suspects.settled(good, DURABLE);
+    suspects.settled(bad, REFUSED);
+    assert.deepEqual(
+      [good, bad].map((each) => suspects.has(each)),
+      [false, true],
+    );
+  });
+
+  test('P10 a closed connection: everybody goes alone, until as many as were outstanding have an outcome', () => {
+    const suspects = new Suspects();
+    suspects.connectionClosed({ kind: 'some-message' }, [message('a'), message('b')]);
+    const stranger = message('stranger');
+    assert.ok(suspects.has(stranger));
+    suspects.settled(stranger, UNKNOWN);
+    suspects.settled(stranger, DURABLE);
+    assert.ok(suspects.has(message('another')));
+    suspects.settled(message('another'), DURABLE);
+    assert.ok(!suspects.has(stranger));
+  });
+
+  test('an exchange that refused is asked alone, and trusted again after a while', () => {
+    const suspects = new Suspects();
+    suspects.channelClosed({ kind: 'refused-exchange', exchange: 'secret' }, []);
+    const ask = (): boolean => suspects.has(message('m', 'secret'));
+    assert.ok(!suspects.has(message('m', 'other')));
+    suspects.settled(message('m', 'secret'), REFUSED);
+    for (let i = 0; i < 100; i++) {
+      assert.ok(ask());
+      suspects.settled(message('m', 'secret'), DURABLE);
+    }
+    assert.ok(!ask());
+  });
+
+  test('an outage and a missing exchange make nobody suspect', () => {
+    const suspects = new Suspects();
+    const each = message('m');
+    suspects.channelClosed({ kind: 'missing-exchange' }, [each]);
+    suspects.connectionClosed({ kind: 'nobody' }, [each]);
+    assert.ok(!suspects.has(each));
+    suspects.channelClosed({ kind: 'size', maxBytes: 10 }, [each]);
+    assert.ok(!suspects.has(each));
+    assert.equal(suspects.maxBodyBytes, 10);
+  });
+});
