@@ -92,13 +92,10 @@ function parseUrl(text: string): URL {
   }
 }
 
-/** Credentials are given apart: the library decodes them as Latin-1, which breaks passwords beyond ASCII. */
 function withHeartbeat(url: URL): string {
-  const bare = new URL(url);
-  bare.username = '';
-  bare.password = '';
-  if (!bare.searchParams.has('heartbeat')) bare.searchParams.set('heartbeat', String(HEARTBEAT_S));
-  return bare.href;
+  const complete = new URL(url);
+  if (!complete.searchParams.has('heartbeat')) complete.searchParams.set('heartbeat', String(HEARTBEAT_S));
+  return complete.href;
 }
 
 function socketOptions(url: URL, config: RabbitmqConfig): SocketOptions {
@@ -112,6 +109,7 @@ function socketOptions(url: URL, config: RabbitmqConfig): SocketOptions {
   };
 }
 
+/** Not left to the library: it decodes them as Latin-1, which breaks passwords beyond ASCII. */
 function login(url: URL): NonNullable<SocketOptions['credentials']> {
   if (url.username === '' && url.password === '') return credentials.plain('guest', 'guest');
   try {
