@@ -65,6 +65,11 @@ export class Observer {
     if (!parked) return;
     const { code, reason, attempts } = parked;
     this.metrics.parked(code, 1);
-    this.log.warn('event parked in the dead letters', { seq: event.seq, code, reason, attempts });
+    // One line for a flood of them: each stands in the dead letters with its reason, and is counted.
+    this.changes.report('parked', code, {
+      level: 'warn',
+      message: 'event parked in the dead letters',
+      fields: { seq: event.seq, code, reason, attempts },
+    });
   }
 }

@@ -1,5 +1,7 @@
 import type { Client, ClientConfig } from 'pg';
 import type { Config } from '../../config/config.ts';
+import { RelayError } from '../../errors/errors.ts';
+import { classify } from '../../errors/policy.ts';
 import { faultPoint } from '../../lifecycle/fault-point.ts';
 import type { Progress, ProgressStore } from '../settle/progress.ts';
 import { decideStart, type HandoverReason } from './start-decision.ts';
@@ -67,6 +69,24 @@ async function beginHandover(
   await store.beginHandover(client, progress);
   faultPoint('after-handover-row');
   return progress;
+}
+
+/**
+ * Before version 18 PostgreSQL refuses to decode what was written while the publication did not exist, also after it
+ * was made again: such a slot can never be read on. The table has every event, so the slot is dropped and handed over
+ * anew. Returns the error to end the session with: this one, unless it was that.
+ */
+export async function giveUpUnreadableSlot(
+  client: Client,
+  slotName: string,
+  error: unknown,
+): Promise<unknown> {
+  if (classify(error).code !== 'publication-missing') return error;
+  await dropSlot(client, slotName);
+  return new RelayError('retry', 'slot-unreadable', 'the slot begins where the publication did not exist', {
+    advice: 'The relay makes a new slot by itself and delivers from the table meanwhile.',
+    cause: error,
+  });
 }
 
 /** Reads the snapshot as text and lets go of it: nothing is held open while waiting for a broker. */

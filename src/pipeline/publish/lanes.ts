@@ -50,6 +50,8 @@ export interface LanePolicy {
 /** Lane of a destination about which the publisher knows nothing yet: asked one message at a time. */
 const UNKNOWN_LANE = 'unknown lane of ';
 
+const NO_VERDICTS: readonly Verdict[] = [];
+
 /** Code of a refusal that concerns a route, not the whole destination. */
 const UNROUTABLE = 'unroutable';
 
@@ -116,12 +118,12 @@ export class Lanes {
   }
 
   /** One answer. Verdicts come when the lane has all of its answers, for the deliveries that leave it. */
-  answer(delivery: Delivery, outcome: Outcome, nowMs: number): Verdict[] {
+  answer(delivery: Delivery, outcome: Outcome, nowMs: number): readonly Verdict[] {
     if (delivery.outcome) throw new RangeError('two outcomes for one delivery');
     delivery.outcome = outcome;
     const { lane } = delivery;
     lane.unanswered--;
-    return lane.unanswered === 0 ? this.conclude(lane, nowMs) : [];
+    return lane.unanswered === 0 ? this.conclude(lane, nowMs) : NO_VERDICTS;
   }
 
   /**

@@ -19,7 +19,19 @@ export interface Run {
 /** Sorted runs of these events, adjacent ones joined. Input in any order; doubles are harmless. */
 export function toRuns(events: readonly Identity[]): Run[] {
   const sorted = isSorted(events) ? events : events.toSorted((a, b) => a.seq - b.seq);
-  return joinSorted(sorted.map(({ seq, xid }) => ({ seqFrom: seq, seqTo: seq, xidFrom: xid, xidTo: xid })));
+  const runs: Run[] = [];
+  let last: { -readonly [Part in keyof Run]: Run[Part] } | undefined;
+  for (const { seq, xid } of sorted) {
+    if (last && seq <= last.seqTo + 1) {
+      last.seqTo = seq;
+      if (xid < last.xidFrom) last.xidFrom = xid;
+      if (xid > last.xidTo) last.xidTo = xid;
+    } else {
+      last = { seqFrom: seq, seqTo: seq, xidFrom: xid, xidTo: xid };
+      runs.push(last);
+    }
+  }
+  return runs;
 }
 
 export function mergeRuns(...lists: readonly (readonly Run[])[]): Run[] {

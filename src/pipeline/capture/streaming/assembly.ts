@@ -3,7 +3,7 @@ import type { OutboxEvent, Transaction } from '../event.ts';
 import { parseIdentity } from '../identity.ts';
 import type { Batch } from '../source.ts';
 import { decodeTuple, type PgoutputHandler } from './decoder.ts';
-import type { Relation } from './tuple-row.ts';
+import type { Relation, TupleRow } from './tuple-row.ts';
 
 export interface OutboxIdentity {
   readonly schema: string;
@@ -82,8 +82,8 @@ export class TransactionAssembly implements PgoutputHandler {
     transaction.outstanding++;
     this.events.push({
       row,
-      seq: parseIdentity(this.outbox.seqColumn, row.text(this.outbox.seqColumn)),
-      xid: parseIdentity(this.outbox.xidColumn, row.text(this.outbox.xidColumn)),
+      seq: readIdentity(row, this.outbox.seqColumn),
+      xid: readIdentity(row, this.outbox.xidColumn),
       transaction,
       sizeBytes: end - start,
     });
@@ -117,4 +117,9 @@ export class TransactionAssembly implements PgoutputHandler {
     this.transactions.push(transaction);
     return transaction;
   }
+}
+
+function readIdentity(row: TupleRow, column: string): number {
+  const value = row.digits(column);
+  return Number.isNaN(value) ? parseIdentity(column, row.text(column)) : value;
 }

@@ -87,17 +87,20 @@ export function decodeTuple(relation: Relation, buffer: Buffer, start: number, e
   const count = buffer.readUInt16BE(start);
   if (count !== relation.columns.length)
     throw new TypeError('pgoutput: tuple and relation differ in columns');
-  const offsets: number[] = [];
+  // Of its final length at once: an array that grows leaves twice its size as garbage, for every event.
+  const offsets = new Array<number>(count * 2);
   let offset = start + 2;
   for (let i = 0; i < count; i++) {
     const kind = buffer[offset];
     if (kind === VALUE_TEXT) {
       const from = offset + 5;
       offset = from + buffer.readUInt32BE(offset + 1);
-      offsets.push(from - start, offset - start);
+      offsets[i * 2] = from - start;
+      offsets[i * 2 + 1] = offset - start;
     } else if (kind === VALUE_NULL) {
       offset += 1;
-      offsets.push(SQL_NULL, SQL_NULL);
+      offsets[i * 2] = SQL_NULL;
+      offsets[i * 2 + 1] = SQL_NULL;
     } else {
       // 'u', an unchanged TOASTed value, only occurs in updates; 'b' only when binary transfer was asked for.
       throw new TypeError(`pgoutput: unexpected kind of value ${kind} in an insert`);

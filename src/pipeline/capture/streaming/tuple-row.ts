@@ -13,6 +13,9 @@ export interface Relation {
 
 export const SQL_NULL = -1;
 
+/** So many decimal digits a number holds exactly. */
+const MAX_EXACT_DIGITS = 15;
+
 /**
  * A row of the stream: one copy of the tuple's bytes and the offsets of its values. Values become strings only when
  * asked for. The copy is needed: the read buffer is large, and one held event would keep all of it in memory.
@@ -38,6 +41,21 @@ export class TupleRow implements Row {
     if (index === undefined) return undefined;
     const start = this.offsets[index * 2] as number;
     return start === SQL_NULL ? null : this.bytesOfTuple.toString('utf8', start, this.offsets[index * 2 + 1]);
+  }
+
+  /** A value of decimal digits as a number, without a string between; NaN for anything else, or above 15 digits. */
+  digits(column: string): number {
+    const index = this.relation.indexOf.get(column);
+    const start = index === undefined ? SQL_NULL : (this.offsets[index * 2] as number);
+    const end = index === undefined ? 0 : (this.offsets[index * 2 + 1] as number);
+    if (start === SQL_NULL || end === start || end - start > MAX_EXACT_DIGITS) return Number.NaN;
+    let value = 0;
+    for (let at = start; at < end; at++) {
+      const digit = (this.bytesOfTuple[at] as number) - 0x30;
+      if (digit < 0 || digit > 9) return Number.NaN;
+      value = value * 10 + digit;
+    }
+    return value;
   }
 
   bytes(column: string): Buffer | null | undefined {

@@ -1,0 +1,126 @@
+import { execFileSync } from 'node:child_process';
+import { parseArgs } from 'node:util';
+import { startKafka } from '../../src/demo/services/kafka.ts';
+import { startPostgres } from '../../src/demo/services/postgres.ts';
+import { startRabbitmq } from '../../src/demo/services/rabbitmq.ts';
+import { kafkaBenchTarget, rabbitmqBenchTarget, type BenchTarget } from './broker.ts';
+import { drain } from './drain.ts';
+import { latency } from './latency.ts';
+import { amqplibAlone, kafkajsAlone, pgRecvlogical } from './references.ts';
+
+/**
+ * How fast the relay is, beside its references in the same run: `npm run bench [-- --events 300000 --only kafka,…]`.
+ * Trust the ratios: the machine's noise moves all figures of a run together. Each run checks gaps, order, duplicates.
+ */
+const { values } = parseArgs({
+  options: {
+    events: { type: 'string', default: '300000' },
+    only: { type: 'string', default: 'recvlogical,kafka,latency,rabbitmq' },
+    seconds: { type: 'string', default: '15' },
+    repeat: { type: 'string', default: '1' },
+  },
+});
+const events = Number(values.events);
+const keys = 1000;
+const parts = new Set(values.only.split(','));
+const print = (name: string, figures: Record<string, number | undefined>): void => {
+  const shown = Object.entries(figures)
+    .filter(([, value]) => value !== undefined)
+    .map(
+      ([unit, value]) => `${(value as number).toLocaleString('en', { maximumFractionDigits: 1 })} ${unit}`,
+    );
+  console.log(`${name.padEnd(44)} ${shown.join('  ')}`);
+};
+
+execFileSync('npm', ['run', '--silent', 'build'], { stdio: 'inherit' });
+const postgres = await startPostgres({ settings: { max_wal_size: '8GB', shared_buffers: '512MB' } });
+const wantsKafka = ['recvlogical', 'kafka', 'latency'].some((part) => parts.has(part));
+const kafka = wantsKafka ? await startKafka({ heapMb: 1024 }) : undefined;
+const rabbitmq = parts.has('rabbitmq') ? await startRabbitmq() : undefined;
+
+async function withTarget<T>(
+  target: Promise<BenchTarget>,
+  action: (target: BenchTarget) => Promise<T>,
+): Promise<T> {
+  const opened = await target;
+  try {
+    return await action(opened);
+  } finally {
+    await opened.drop();
+  }
+}
+
+async function benchKafka(brokers: string[]): Promise<void> {
+  const alone = await withTarget(kafkaBenchTarget(brokers), (target) =>
+    kafkajsAlone(brokers, target, { events, keys, batch: 6_000 }),
+  );
+  print('kafkajs alone, from memory', {
+    'events/s': alone.eventsPerSecond,
+    'µs CPU': alone.cpuMicrosPerEvent,
+  });
+  for (const cleanup of ['none', 'delete']) {
+    const result = await withTarget(kafkaBenchTarget(brokers), (target) =>
+      drain(postgres.url, target, { events, keys, env: { CLEANUP: cleanup } }),
+    );
+    print(`relay to Kafka, CLEANUP=${cleanup}`, {
+      'events/s': result.eventsPerSecond,
+      'µs CPU': result.cpuMicrosPerEvent,
+      'MB peak': result.peakRssMb,
+      'ms to first': result.firstDeliveryMs,
+      '× kafkajs alone': result.eventsPerSecond / alone.eventsPerSecond,
+    });
+  }
+}
+
+async function benchLatency(brokers: string[]): Promise<void> {
+  for (const rate of [500, 3000]) {
+    const result = await withTarget(kafkaBenchTarget(brokers), (target) =>
+      latency(postgres.url, target, { rate, seconds: Number(values.seconds) }),
+    );
+    print(`insert to append in Kafka, ${rate}/s`, {
+      'ms p50': result.p50Ms,
+      'ms p99': result.p99Ms,
+      'ms max': result.maxMs,
+      '% CPU': result.cpuPercent,
+    });
+  }
+}
+
+async function benchRabbitmq(url: string): Promise<void> {
+  for (const type of ['classic', 'quorum'] as const) {
+    const alone = await withTarget(rabbitmqBenchTarget(url, type), (target) =>
+      amqplibAlone(url, target, { events: events / 3, keys, window: 1000 }),
+    );
+    print(`amqplib alone, confirms, ${type} queue`, {
+      'events/s': alone.eventsPerSecond,
+      'µs CPU': alone.cpuMicrosPerEvent,
+    });
+    const result = await withTarget(rabbitmqBenchTarget(url, type), (target) =>
+      drain(postgres.url, target, { events: events / 3, keys }),
+    );
+    print(`relay to RabbitMQ, ${type} queue`, {
+      'events/s': result.eventsPerSecond,
+      'µs CPU': result.cpuMicrosPerEvent,
+      'MB peak': result.peakRssMb,
+      '× amqplib alone': result.eventsPerSecond / alone.eventsPerSecond,
+    });
+  }
+}
+
+try {
+  for (let run = 0; run < Number(values.repeat); run++) {
+    if (kafka && parts.has('recvlogical')) {
+      const rate = await withTarget(kafkaBenchTarget(kafka.brokers), (target) =>
+        pgRecvlogical(postgres.url, { events, keys, env: target.env }),
+      );
+      print('pg_recvlogical alone, to /dev/null', { 'events/s': rate });
+    }
+    if (kafka && parts.has('kafka')) await benchKafka(kafka.brokers);
+    if (kafka && parts.has('latency')) await benchLatency(kafka.brokers);
+    if (rabbitmq && parts.has('rabbitmq')) await benchRabbitmq(rabbitmq.url);
+  }
+} finally {
+  await rabbitmq?.remove();
+  await kafka?.remove();
+  await postgres.remove();
+}

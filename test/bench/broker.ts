@@ -1,0 +1,81 @@
+import { bindQueue } from '../support/consume-rabbitmq.ts';
+import { countRecords, readTopic } from '../support/consume-kafka.ts';
+import { uniqueName } from '../support/names.ts';
+import { freshTopic } from '../support/topic.ts';
+
+/** A delivered event as the broker shows it. */
+export interface Arrival {
+  readonly key: string;
+  /** The `n` of the payload: grows in commit order. */
+  readonly n: number;
+  /** When it came, milliseconds since the epoch: Kafka's append time; with RabbitMQ the reader's clock, or 0. */
+  readonly atMs: number;
+  /** Commit time by the database's clock, where the payload carries it. */
+  readonly insertedAtMs: number;
+}
+
+export interface BenchTarget {
+  readonly env: Readonly<Record<string, string>>;
+  readonly destination: string;
+  count(): Promise<number>;
+  arrivals(): Promise<Arrival[]>;
+  drop(): Promise<void>;
+}
+
+export async function kafkaBenchTarget(brokers: string[], partitions = 4): Promise<BenchTarget> {
+  const { topic, drop } = await freshTopic({
+    client: { brokers },
+    partitions,
+    // The broker's own clock at the append, not the relay's.
+    config: { 'message.timestamp.type': 'LogAppendTime' },
+  });
+  return {
+    env: { BROKER: 'kafka', KAFKA_BROKERS: brokers.join(','), ROUTE_TOPIC: topic },
+    destination: topic,
+    count: () => countRecords({ brokers }, topic),
+    arrivals: async () =>
+      (await readTopic({ brokers }, topic, 120_000)).map(({ key, value, timestampMs }) =>
+        toArrival(key, value, timestampMs),
+      ),
+    drop,
+  };
+}
+
+export async function rabbitmqBenchTarget(
+  url: string,
+  queueType: 'classic' | 'quorum',
+): Promise<BenchTarget> {
+  const exchange = uniqueName('bench');
+  const bound = await bindQueue({ url, exchange, arguments: { 'x-queue-type': queueType } });
+  return {
+    env: { BROKER: 'rabbitmq', RABBITMQ_URL: url, RABBITMQ_EXCHANGE: exchange },
+    destination: exchange,
+    count: () => bound.count(),
+    arrivals: async () =>
+      (await bound.readAll(120_000)).map(({ fields, content }) => toArrival(fields.routingKey, content, 0)),
+    drop: () => bound.drop(),
+  };
+}
+
+function toArrival(key: string | null, value: Buffer | null, atMs: number): Arrival {
+  const text = value?.toString() ?? '';
+  return {
+    key: key ?? '',
+    n: Number(/"n": ?(\d+)/.exec(text)?.[1] ?? Number.NaN),
+    insertedAtMs: Number(/"at": ?([\d.]+)/.exec(text)?.[1] ?? 0),
+    atMs,
+  };
+}
+
+/** Gaps, inversions and duplicates: a run with any of them has no speed. Throws. */
+export function assertComplete(arrivals: readonly Arrival[], events: number): void {
+  const seen = new Set<number>();
+  const latest = new Map<string, number>();
+  for (const { key, n } of arrivals) {
+    if (seen.has(n)) throw new Error(`event ${n} came twice`);
+    seen.add(n);
+    if (n < (latest.get(key) ?? 0)) throw new Error(`event ${n} of ${key} came after ${latest.get(key)}`);
+    latest.set(key, n);
+  }
+  if (seen.size !== events) throw new Error(`${events} committed, ${seen.size} arrived`);
+}
