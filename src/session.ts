@@ -3,7 +3,7 @@ import type { Config } from './config/config.ts';
 import { becomeLeader } from './lifecycle/leadership.ts';
 import { faultPoint } from './lifecycle/fault-point.ts';
 import type { Observer } from './observe/observer.ts';
-import { establish } from './pipeline/capture/handover.ts';
+import { establish, giveUpUnreadableSlot } from './pipeline/capture/handover.ts';
 import { preflight, type Preflight } from './pipeline/capture/preflight.ts';
 import { TablePass } from './pipeline/capture/polling/table-pass.ts';
 import { readSlot, terminateHolder } from './pipeline/capture/streaming/slot.ts';
@@ -124,7 +124,9 @@ export class Session {
       faultPoint('after-handover-complete');
       progress = (await this.store.read(client)) as Progress;
     }
-    await this.deliverStream(client, progress, checked);
+    await this.deliverStream(client, progress, checked).catch(async (error: unknown) => {
+      throw await giveUpUnreadableSlot(client, config.slotName, error);
+    });
   }
 
   private async establish(client: Client, checked: Preflight): Promise<Progress | undefined> {

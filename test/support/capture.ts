@@ -153,8 +153,24 @@ export class CaptureScene {
   }
 
   /** The relay as a child process that prints what it delivers. */
-  relayProcess(fault?: string, env: Readonly<Record<string, string>> = {}): RelayProcess {
-    return RelayProcess.start({ env: { ...this.env, ...env }, ...(fault !== undefined && { fault }) });
+  relayProcess(
+    options: { fault?: string; script?: string; env?: Record<string, string> } = {},
+  ): RelayProcess {
+    return RelayProcess.start({ ...options, env: { ...this.env, ...options.env } });
+  }
+
+  /** Starts a relay, lets it take the table over, and drains it: afterwards everything comes by the stream. */
+  async handOver(): Promise<void> {
+    const relay = this.relay();
+    await relay.logged(/mode: streaming/);
+    await relay.stop();
+  }
+
+  /** Text of the progress row's column. */
+  async progress(column: string): Promise<string | null> {
+    return await this.value(`select ${column}::text from outbox_relay_progress where slot_name = $1`, [
+      this.config.slotName,
+    ]);
   }
 
   async untilEmpty(timeoutMs = 20_000): Promise<void> {

@@ -15,7 +15,8 @@ export class MemoryPublisher implements Publisher {
   readonly received: ReceivedMessage[] = [];
   /** Bodies as bytes, in the order of `received`. */
   readonly bodies: (Buffer | null)[] = [];
-  answer: (message: Message) => Outcome = () => DURABLE;
+  /** `undefined`: no answer comes. */
+  answer: (message: Message) => Outcome | undefined = () => DURABLE;
   private held = false;
   private events: PublisherEvents | undefined;
 
@@ -56,6 +57,7 @@ export class MemoryPublisher implements Publisher {
     setImmediate(() => {
       for (const message of messages) {
         const outcome = this.answer(message);
+        if (outcome === undefined) continue;
         if (outcome.kind === 'durable') {
           const { id, key, body } = message;
           this.received.push({ id, key, payload: body?.toString() ?? null });

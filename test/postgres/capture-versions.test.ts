@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict';
+import { afterEach, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { startPostgres, type PostgresServer } from '../../src/demo/services/postgres.ts';
+import { formatLsn } from '../../src/postgres/lsn.ts';
+import { commitAdjacently } from '../support/adjacent.ts';
+import { CaptureScene, printed } from '../support/capture.ts';
+import type { RelayProcess } from '../support/relay-process.ts';
+import { until } from '../support/until.ts';
+
+const WITHHOLDING = fileURLToPath(new URL('../support/withholding-relay.ts', import.meta.url));
+
+describe('every supported version of PostgreSQL', () => {
+  let server: PostgresServer | undefined;
+  let scene: CaptureScene | undefined;
+  const relays: RelayProcess[] = [];
+
+  afterEach(async () => {
+    for (const relay of relays.splice(0)) await relay.destroy();
+    await scene?.close();
+    await server?.remove();
+    scene = server = undefined;
+  });
+
+  for (const version of [14, 15, 16, 17, 18] as const) {
+    test(`P1 PostgreSQL ${version}: a kill between adjacent commits loses nothing`, async () => {
+      server = await startPostgres({ version, settings: { fsync: 'off' } });
+      const here = (scene = await CaptureScene.open({ serverUrl: server.url }));
+      await here.handOver();
+      const { names, boundaryLsn } = await commitAdjacently(here, here.config.slotName);
+
+      const killed = here.relayProcess({ script: WITHHOLDING, env: { WITHHOLD: names[1] } });
+      relays.push(killed);
+      await until(async () => (await here.slot())?.confirmedLsn === boundaryLsn, {
+        timeoutMs: 20_000,
+        what: 'exactly the end of the first commit to be confirmed',
+      });
+      await killed.destroy();
+      assert.equal(await here.progress('durable_lsn'), formatLsn(boundaryLsn));
+
+      const last = here.relayProcess();
+      relays.push(last);
+      await here.untilEmpty();
+      last.kill('SIGTERM');
+      assert.deepEqual(await last.exit, { code: 0, signal: null });
+      const before = printed([killed]).map(({ key }) => key);
+      assert.ok(before.includes(names[0]) && !before.includes(names[1]));
+      assert.deepEqual(
+        printed([last]).map(({ key }) => key),
+        [names[1]],
+      );
+    });
+  }
+
+  for (const version of [17, 18] as const) {
+    test(`P5 PostgreSQL ${version}: a publication that was missing for a while costs no event`, async () => {
+      server = await startPostgres({ version, settings: { fsync: 'off' } });
+      const here = (scene = await CaptureScene.open({ serverUrl: server.url }));
+      await here.handOver();
+      const { publicationName } = here.config;
+      await here.sql(`drop publication ${publicationName}`);
+      await here.insert(5);
+      await here.sql(
+        `create publication ${publicationName} for table outbox with (publish = 'insert', publish_via_partition_root = true)`,
+      );
+      await here.insert(5, 6);
+      const relay = here.relayProcess();
+      relays.push(relay);
+      await here.untilEmpty(40_000).catch((e: Error) => {
+        throw new Error(relay.output, { cause: e });
+      });
+      relay.kill('SIGTERM');
+      await relay.exit;
+      const numbers = printed([relay]).map(({ payload }) => (JSON.parse(payload ?? '') as { n: number }).n);
+      assert.deepEqual(
+        numbers.toSorted((a, b) => a - b),
+        [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
+      );
+    });
+  }
+});
