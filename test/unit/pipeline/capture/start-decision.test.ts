@@ -4,7 +4,7 @@ import { decideStart } from '../../../../src/pipeline/capture/start-decision.ts'
 import type { Slot } from '../../../../src/pipeline/capture/streaming/slot.ts';
 import type { Progress } from '../../../../src/pipeline/settle/progress.ts';
 
-const system = { systemIdentifier: '7000', timeline: 1 };
+const system = { systemIdentifier: '7000', timeline: 2 };
 
 const progress: Progress = {
   ...system,
@@ -32,7 +32,8 @@ const rows = {
   complete: progress,
   'in table': { ...progress, handover: 'table' as const },
   'other system': { ...progress, systemIdentifier: '7001' },
-  'other timeline': { ...progress, timeline: 2 },
+  'older timeline': { ...progress, timeline: 1 },
+  'newer timeline': { ...progress, timeline: 3 },
 };
 const slots = {
   missing: undefined,
@@ -47,7 +48,7 @@ const slots = {
 function expected(row: keyof typeof rows, held: keyof typeof slots): string {
   if (row === 'missing') return 'first-start';
   if (row === 'other system') return 'other-system';
-  if (row === 'other timeline') return 'other-timeline';
+  if (row === 'older timeline' || row === 'newer timeline') return 'other-timeline';
   if (held === 'missing') return 'slot-missing';
   if (held === 'lost' || held === 'never ready') return 'slot-lost';
   if (held === 'beyond') return 'slot-recreated';

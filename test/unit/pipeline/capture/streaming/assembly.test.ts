@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import * as fc from 'fast-check';
 import { RelayError } from '../../../../../src/errors/errors.ts';
+import type { OutboxEvent } from '../../../../../src/pipeline/capture/event.ts';
 import type { Batch } from '../../../../../src/pipeline/capture/source.ts';
 import { TransactionAssembly } from '../../../../../src/pipeline/capture/streaming/assembly.ts';
 import { decodePgoutput } from '../../../../../src/pipeline/capture/streaming/decoder.ts';
@@ -162,33 +163,37 @@ describe('TransactionAssembly', () => {
         const server = new Server().send(relationMessage(OUTBOX), relationMessage(FOREIGN));
         const watermark = new Watermark(0n);
         const received: number[] = [];
+        const commitOf = new Map<number, bigint>();
+        const unsettled: OutboxEvent[] = [];
         const accept = (): void => {
           const batch = server.take();
           for (const transaction of batch.transactions) watermark.begin(transaction);
           watermark.heard(batch.heardLsn);
-          for (const event of batch.events) {
-            assert.ok(watermark.advance() <= committed, 'never beyond what was committed and settled');
-            received.push(event.seq);
-            watermark.settle(event);
-          }
+          unsettled.push(...batch.events);
+          received.push(...seqsOf(batch));
+          // Half of it is settled, the newest first: positions must wait for the oldest.
+          for (const event of unsettled.splice(unsettled.length / 2)) watermark.settle(event);
+          const position = watermark.advance();
+          for (const { seq } of unsettled)
+            assert.ok(position < (commitOf.get(seq) ?? 0n), `position beyond event ${seq}`);
         };
         let seq = 0;
         let lsn = 0n;
-        let committed = 0n;
         for (const { events, foreign, heard, take } of transactions) {
           server.begin();
           for (let i = 0; i < events; i++) {
             server.insert(++seq);
+            commitOf.set(seq, lsn + 10n);
             if (heard) server.assembly.heard(lsn + 1_000_000n);
             if (take === i) accept();
           }
           if (foreign) server.send(insertMessage(FOREIGN.oid, ['y']));
           assert.ok(watermark.advance() <= lsn);
           server.commit((lsn += 10n));
-          committed = lsn;
           if (take === 0) accept();
         }
         accept();
+        for (const event of unsettled) watermark.settle(event);
         assert.deepEqual(
           received,
           Array.from({ length: seq }, (_, i) => i + 1),

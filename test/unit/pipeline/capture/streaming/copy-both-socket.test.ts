@@ -42,10 +42,20 @@ describe('CopyBothSocket', () => {
     const socket = new CopyBothSocket(stream);
     const { seen, onFrame } = bodies();
     stream.push(FRAME);
-    stream.push(null);
+    socket.fail(new Error('reset'));
     await socket.read(onFrame);
-    await assert.rejects(socket.read(onFrame), /closed the replication connection/);
+    await assert.rejects(socket.read(onFrame), /reset/);
     assert.deepEqual(seen, [7]);
+  });
+
+  it('the end of the connection is an error that is retried', async () => {
+    const { stream } = pair();
+    const socket = new CopyBothSocket(stream);
+    stream.push(null);
+    await assert.rejects(
+      socket.read(() => undefined),
+      /closed the replication connection/,
+    );
   });
 
   it('P4 an interrupted read ends, and positions are still acknowledged: the drain needs that', async () => {
