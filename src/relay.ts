@@ -128,21 +128,21 @@ export class Relay {
     this.backoff.reset();
   }
 
-  private async afterError(error: unknown, worked: boolean): Promise<void> {
+  private async afterError(failure: unknown, worked: boolean): Promise<void> {
     const { stop, log } = this.options;
-    const verdict = classify(error);
+    const verdict = classify(failure);
     const { consequence, code, advice } = verdict;
     if (consequence === 'stop') {
-      if (!worked) throw asRelayError(error);
+      if (!worked) throw asRelayError(failure);
       this.observer.setMode('halted', code);
-      log.error('halted: this needs a person', { error, code, advice, nextTryInMs: HALT_MS });
+      log.error('halted: this needs a person', { error: failure, code, advice, nextTryInMs: HALT_MS });
       await sleep(HALT_MS, undefined, { signal: stop }).catch(() => undefined);
       return;
     }
     this.observer.changes.report('session', code, {
       level: 'warn',
       message: 'the session ended; it is opened again',
-      fields: { error, code, advice },
+      fields: { error: failure, code, advice },
     });
     await this.backoff.wait(stop);
   }

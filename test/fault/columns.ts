@@ -24,17 +24,6 @@ export function describeFaultTable(
       await table.close();
     }
   };
-  const assertPromises = ({ verdict, poisoned, parked }: FaultTableResult): void => {
-    assertDelivered(verdict, { maxDuplicates: POINTS.length * MAX_DUPLICATES_PER_FAULT });
-    assert.ok(verdict.committed > 300, `only ${verdict.committed} events`);
-    assert.equal(poisoned, 1);
-    assert.deepEqual(
-      parked.map(({ copies }) => copies),
-      [1],
-      'the poison event is parked once',
-    );
-  };
-
   describe(`every fault point, delivering to ${name}`, { concurrency: true }, () => {
     test('P1 P3 SIGKILL at every fault point: nothing lost, order kept', { timeout: 150_000 }, async (t) => {
       const result = await withTable(async (table) => {
@@ -73,4 +62,15 @@ export function describeFaultTable(
       },
     );
   });
+}
+
+function assertPromises({ verdict, poisoned, parked }: FaultTableResult): void {
+  assertDelivered(verdict, { maxDuplicates: POINTS.length * MAX_DUPLICATES_PER_FAULT });
+  assert.ok(verdict.committed > 300, `only ${verdict.committed} events`);
+  assert.equal(poisoned, 1);
+  assert.deepEqual(
+    parked.map(({ copies }) => copies),
+    [1],
+    'the poison event is parked once',
+  );
 }

@@ -1,5 +1,5 @@
 import { connect } from 'amqplib';
-import type { Channel, ConsumeMessage, Options } from 'amqplib';
+import type { Channel, ChannelModel, ConsumeMessage, Options } from 'amqplib';
 import { uniqueName } from './names.ts';
 
 export interface BoundQueue {
@@ -24,22 +24,49 @@ export async function bindQueue(options: {
   arguments?: Options.AssertQueue['arguments'];
 }): Promise<BoundQueue> {
   const { url, exchange, exchangeType = 'topic', pattern = '#', declare = true } = options;
-  const connection = await connect(url, options.socket);
-  connection.on('error', () => undefined);
-  const channel = await connection.createChannel();
+  const link = new Link(url, options.socket);
+  const channel = await link.channel();
   const queue = uniqueName('queue');
   if (declare) await channel.assertExchange(exchange, exchangeType, { durable: true });
   await channel.assertQueue(queue, { durable: true, arguments: options.arguments });
   await channel.bindQueue(queue, exchange, pattern);
   return {
     queue,
-    count: async () => (await channel.checkQueue(queue)).messageCount,
-    readAll: async (timeoutMs = 60_000) => await readAll(channel, queue, timeoutMs),
+    count: async () => (await (await link.channel()).checkQueue(queue)).messageCount,
+    readAll: async (timeoutMs = 60_000) => await readAll(await link.channel(), queue, timeoutMs),
     drop: async () => {
-      await channel.deleteQueue(queue);
-      await connection.close();
+      await (await link.channel()).deleteQueue(queue);
+      await link.close();
     },
   };
+}
+
+/** Connects again when the broker was away: the queue outlives it. */
+class Link {
+  private readonly url: string;
+  private readonly socket: object | undefined;
+  private open: { connection: ChannelModel; channel: Channel } | undefined;
+
+  constructor(url: string, socket: object | undefined) {
+    this.url = url;
+    this.socket = socket;
+  }
+
+  async channel(): Promise<Channel> {
+    if (this.open) return this.open.channel;
+    const connection = await connect(this.url, this.socket);
+    connection.on('error', () => undefined);
+    const channel = await connection.createChannel();
+    channel.on('error', () => undefined);
+    channel.on('close', () => (this.open = undefined));
+    connection.on('close', () => (this.open = undefined));
+    this.open = { connection, channel };
+    return channel;
+  }
+
+  async close(): Promise<void> {
+    await this.open?.connection.close();
+  }
 }
 
 async function readAll(channel: Channel, queue: string, timeoutMs: number): Promise<ConsumeMessage[]> {

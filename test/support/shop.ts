@@ -24,6 +24,8 @@ export class Shop {
   private running: Promise<void>[] = [];
   /** Transactions whose commit was not answered: they may or may not be in the journal. */
   failures = 0;
+  /** Commits that were answered. Some are not in the journal after a crash when they were asynchronous. */
+  answered = 0;
 
   private constructor(options: Required<ShopOptions>) {
     this.options = options;
@@ -111,5 +113,6 @@ export class Shop {
       `begin; with e as (select outbox_emit('order', '${key}', 'Placed', '${payload}') as id)
        insert into journal (id, key, payload) select e.id, '${key}', '${payload}'::jsonb::text from e; ${end}`,
     );
+    if (end === 'commit') this.answered++;
   }
 }

@@ -1,0 +1,222 @@
+import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { assertBrokerOutage, assertDatabaseOutage } from '../test/fault/assert-outage.ts';
+import type { OutageResult } from '../test/fault/outage.ts';
+import { kafkaOutage, postgresOutage, rabbitmqOutage } from '../test/fault/outages.ts';
+import { Scene, interruptedDelivery } from '../test/support/crash-run.ts';
+import type { Verdict } from '../test/support/judge.ts';
+import type { BrokerName } from '../test/support/target.ts';
+
+const USAGE = `The long form of the fault tests.
+
+  npm run fault -- --broker kafka|rabbitmq --signal SIGKILL|SIGTERM [--rounds 20] [--seed 1]
+      four writers, 100 keys, 1,000 events a second, 15 % rolled back; the relay is ended at random moments
+  npm run fault -- --outage kafka|rabbitmq|postgres [--seconds 60] [--times 3]
+      the server goes away under load and comes back (PostgreSQL: so many times, half of the commits asynchronous)
+
+Without --broker both, without --signal both. Each run appends a line to --results (default results/fault.jsonl);
+a run that has its line there is not repeated (--again repeats it). Exit code 1 when a promise was broken.
+`;
+
+interface Run {
+  readonly name: string;
+  readonly run: () => Promise<Record<string, unknown> & { kept: boolean }>;
+}
+
+/** On average so many duplicates a kill at 1,000 events a second; and never more than what was in flight. */
+const AVERAGE_DUPLICATES = 5;
+const MOST_DUPLICATES = 10_000;
+/** From "streaming" on: the backlog of the start is delivered, the flow is steady. */
+const LIFE_MS: [number, number] = [1_000, 3_000];
+
+function options() {
+  return parseArgs({
+    options: {
+      broker: { type: 'string' },
+      signal: { type: 'string' },
+      rounds: { type: 'string', default: '20' },
+      seed: { type: 'string', default: '1' },
+      outage: { type: 'string' },
+      seconds: { type: 'string', default: '60' },
+      times: { type: 'string', default: '3' },
+      results: { type: 'string', default: 'results/fault.jsonl' },
+      again: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
+    },
+  }).values;
+}
+
+type Options = ReturnType<typeof options>;
+
+function oneOf<T extends string>(
+  name: string,
+  value: string | undefined,
+  allowed: readonly T[],
+): readonly T[] {
+  if (value === undefined) return allowed;
+  const found = allowed.find((each) => each === value);
+  if (found === undefined) throw new Error(`--${name} is ${allowed.join(' or ')}`);
+  return [found];
+}
+
+function whole(name: string, value: string): number {
+  const number = Number(value);
+  if (!Number.isSafeInteger(number) || number < 1) throw new Error(`--${name} is a whole number from 1`);
+  return number;
+}
+
+function planned(given: Options): Run[] {
+  if (given.outage !== undefined) {
+    const seconds = whole('seconds', given.seconds);
+    const times = whole('times', given.times);
+    return oneOf('outage', given.outage, ['kafka', 'rabbitmq', 'postgres']).map((server) => ({
+      name: `outage ${server} ${seconds} s${server === 'postgres' ? ` ${times} times` : ''} seed ${given.seed}`,
+      run: async () => await runOutage(server, seconds, times),
+    }));
+  }
+  const rounds = whole('rounds', given.rounds);
+  const seed = whole('seed', given.seed);
+  return oneOf('broker', given.broker, ['kafka', 'rabbitmq']).flatMap((broker) =>
+    oneOf('signal', given.signal, ['SIGKILL', 'SIGTERM']).map((signal) => ({
+      name: `${broker} ${signal} ${rounds} rounds seed ${seed}`,
+      run: async () => await runInterrupted({ broker, signal, rounds, seed }),
+    })),
+  );
+}
+
+async function runInterrupted(run: {
+  broker: BrokerName;
+  signal: 'SIGKILL' | 'SIGTERM';
+  rounds: number;
+  seed: number;
+}): Promise<Record<string, unknown> & { kept: boolean }> {
+  const { broker, signal, rounds, seed } = run;
+  const scene = await Scene.open(broker);
+  try {
+    const { verdict, exits } = await interruptedDelivery(scene, {
+      rounds,
+      signal,
+      lifeMs: LIFE_MS,
+      random: seeded(seed),
+    });
+    const duplicatesPerRound = verdict.duplicates / rounds;
+    const drained = signal === 'SIGKILL' || exits.every((code) => code === 0);
+    const few =
+      signal === 'SIGKILL'
+        ? duplicatesPerRound <= AVERAGE_DUPLICATES && verdict.duplicates <= rounds * MOST_DUPLICATES
+        : verdict.duplicates === 0;
+    return { ...counts(verdict), duplicatesPerRound, exits, kept: nothingWrong(verdict) && drained && few };
+  } finally {
+    await scene.close();
+  }
+}
+
+async function runOutage(
+  server: 'kafka' | 'rabbitmq' | 'postgres',
+  seconds: number,
+  times: number,
+): Promise<Record<string, unknown> & { kept: boolean }> {
+  const result = await (server === 'kafka'
+    ? kafkaOutage(seconds)
+    : server === 'rabbitmq'
+      ? rabbitmqOutage(seconds)
+      : postgresOutage(seconds, times));
+  const { verdict, samples, recoveredMs, takenBack } = result;
+  const shown = {
+    ...counts(verdict),
+    takenBack,
+    recoveredMs: Math.round(recoveredMs),
+    lagSeconds: samples.map(({ lagSeconds }) => Number(lagSeconds.toFixed(1))),
+    rssMiB: samples.map(({ rssBytes }) => Math.round(rssBytes / 1_048_576)),
+    inFlight: Math.max(...samples.map(({ inFlightEvents }) => inFlightEvents)),
+  };
+  const broken = complaint(() => assertOutage(server, result, times));
+  return { ...shown, ...(broken !== undefined && { broken }), kept: broken === undefined };
+}
+
+function assertOutage(server: string, result: OutageResult, times: number): string {
+  return server === 'postgres' ? assertDatabaseOutage(result, times) : assertBrokerOutage(result);
+}
+
+function complaint(check: () => unknown): string | undefined {
+  try {
+    check();
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+function counts(verdict: Verdict): Record<string, number> {
+  const { committed, received, lost, invented, altered, outOfOrder, duplicates } = verdict;
+  return {
+    committed,
+    received,
+    lost: lost.length,
+    invented: invented.length,
+    altered: altered.length,
+    outOfOrder: outOfOrder.length,
+    duplicates,
+  };
+}
+
+function nothingWrong({ lost, invented, altered, outOfOrder }: Verdict): boolean {
+  return lost.length + invented.length + altered.length + outOfOrder.length === 0;
+}
+
+/** mulberry32: the same seed ends the relay after the same times. */
+function seeded(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** The line that a run of this name left before, so that a series can go on after an interruption. */
+function earlier(file: string, name: string): { kept: boolean } | undefined {
+  if (!existsSync(file)) return undefined;
+  const lines = readFileSync(file, 'utf8').split('\n').filter(Boolean);
+  return lines
+    .map((line) => JSON.parse(line) as { name: string; kept: boolean })
+    .findLast((line) => line.name === name);
+}
+
+async function main(): Promise<number> {
+  const given = options();
+  if (given.help) {
+    process.stdout.write(USAGE);
+    return 0;
+  }
+  const file = resolve(given.results);
+  mkdirSync(dirname(file), { recursive: true });
+  let kept = true;
+  for (const { name, run } of planned(given)) {
+    let line = given.again ? undefined : earlier(file, name);
+    if (line === undefined) {
+      const startMs = performance.now();
+      const result = await run();
+      const seconds = Math.round((performance.now() - startMs) / 1000);
+      const at = new Date().toISOString();
+      line = Object.assign({ name, at, seconds }, result);
+      appendFileSync(file, `${JSON.stringify(line)}\n`);
+    }
+    kept &&= line.kept;
+    process.stdout.write(`${line.kept ? 'kept  ' : 'BROKEN'} ${JSON.stringify(line)}\n`);
+  }
+  return kept ? 0 : 1;
+}
+
+process.chdir(fileURLToPath(new URL('..', import.meta.url)));
+try {
+  process.exitCode = await main();
+} catch (error) {
+  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n\n${USAGE}`);
+  process.exitCode = 2;
+}
+// Services of this process are ended by its guard; a client's open socket must not keep it alive.
+process.exit();
