@@ -11,6 +11,7 @@ import { ReplicationStream } from './pipeline/capture/streaming/stream.ts';
 import type { Publisher } from './pipeline/publish/publisher.ts';
 import type { Address } from './pipeline/envelope/router.ts';
 import { ProgressStore, type Phase, type Progress } from './pipeline/settle/progress.ts';
+import { resume } from './pipeline/settle/resume.ts';
 import { mergeRuns, toRuns } from './pipeline/settle/settled-runs.ts';
 import { Settlement, type Carried } from './pipeline/settle/settlement.ts';
 import { Stage, type StageEnd } from './stage.ts';
@@ -158,13 +159,20 @@ export class Session {
     if (!carried) return;
     const same = carried.slotCreatedLsn === progress.slotCreatedLsn && carried.phase === progress.handover;
     const { unwritten, unseen } = carried;
-    if (unwritten.length + unseen.length > 0 && (same || progress.handover === 'table')) {
+    const row = {
+      position: progress.handover === 'table' ? BigInt(progress.tableSeq) : progress.durableLsn,
+      beyond: progress.beyond,
+    };
+    const { position, beyond, mustNote } = resume(
+      same ? carried : { ...carried, position: 0n, beyond: [] },
+      row,
+    );
+    if (mustNote && (same || progress.handover === 'table')) {
       const runs = mergeRuns(toRuns(unwritten.map(({ event }) => event)), unseen);
-      const position = same ? carried.position : 0n;
-      const write = { settled: unwritten, runs, position, beyond: same ? carried.beyond : [] };
+      const write = { settled: unwritten, runs, position, beyond };
       await store.write(client, write, progress.handover, progress.slotCreatedLsn);
     }
-    this.carried = same ? { ...carried, unwritten: [], unseen: [] } : undefined;
+    this.carried = same ? { ...carried, position, beyond, unwritten: [], unseen: [] } : undefined;
   }
 
   private async deliverTable(client: Client, progress: Progress): Promise<void> {

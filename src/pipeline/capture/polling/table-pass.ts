@@ -75,11 +75,13 @@ export class TablePass implements Source {
     const xid = quoteIdentifier(columns.xid);
     const undelivered =
       config.cleanup === 'mark' ? `and ${quoteIdentifier(columns.deliveredAt)} is null` : '';
+    // No transaction of this server can have it yet: a restored dump brought the row, and only this pass will.
+    const foreign = `${xid} >= pg_snapshot_xmax(pg_current_snapshot())`;
     const unseen = horizon === undefined ? '' : `and not pg_visible_in_snapshot(${xid}, $4::pg_snapshot)`;
     const { rows } = await client.query<{ seq: string; bytes: string | null }>(
       `select ${seq} as seq, octet_length(${quoteIdentifier(columns.payload)}::text) as bytes
          from ${this.table}
-        where ${seq} > $1 and pg_visible_in_snapshot(${xid}, $2::pg_snapshot) ${undelivered} ${unseen}
+        where ${seq} > $1 and (pg_visible_in_snapshot(${xid}, $2::pg_snapshot) or ${foreign}) ${undelivered} ${unseen}
         order by ${seq} limit $3`,
       [after, snapshot, this.options.limitRows ?? PAGE_ROWS, ...(horizon === undefined ? [] : [horizon])],
     );
