@@ -28,6 +28,8 @@ export interface RelayOptions {
 export interface RelayEnd {
   /** Sends without an answer, or settled events that could not be written: they will be delivered again. */
   readonly unknown: number;
+  /** The drain went to its end: written, and confirmed by the slot. */
+  readonly clean: boolean;
 }
 
 /** A relay that waits for a person looks again this often. */
@@ -53,6 +55,7 @@ export class Relay {
   private brokerWorked = false;
   private ready = false;
   private unknown = 0;
+  private clean = true;
 
   constructor(options: RelayOptions) {
     this.options = options;
@@ -85,7 +88,7 @@ export class Relay {
       await monitoring;
       await http?.close();
     }
-    return { unknown: this.unknown };
+    return { unknown: this.unknown, clean: this.clean };
   }
 
   private async lead(): Promise<void> {
@@ -108,7 +111,10 @@ export class Relay {
     ending.abort();
     await connecting;
     this.carried = end.carried;
-    if (stop.aborted) this.unknown = end.unknown + (end.carried?.unwritten.length ?? 0);
+    if (stop.aborted) {
+      this.unknown = end.unknown + (end.carried?.unwritten.length ?? 0);
+      this.clean = end.error === undefined;
+    }
     const { publisherError } = this;
     const error = publisherError ?? end.error;
     if (error === undefined || stop.aborted) return;

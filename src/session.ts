@@ -1,5 +1,7 @@
 import type { Client } from 'pg';
 import type { Config } from './config/config.ts';
+import { RelayError } from './errors/errors.ts';
+import { drainBudget } from './lifecycle/drain-budget.ts';
 import { becomeLeader } from './lifecycle/leadership.ts';
 import { faultPoint } from './lifecycle/fault-point.ts';
 import type { Observer } from './observe/observer.ts';
@@ -51,12 +53,14 @@ export class Session {
   private readonly options: SessionOptions;
   private readonly store: ProgressStore;
   private carried: CarriedProgress | undefined;
+  private readonly drainBudgetMs: () => number;
   private unknown = 0;
 
   constructor(options: SessionOptions) {
     this.options = options;
     this.store = new ProgressStore(options.config);
     this.carried = options.carried;
+    this.drainBudgetMs = drainBudget(options.stop, options.config.shutdownTimeoutMs);
   }
 
   /** Never rejects: what must be carried over goes with the error. */
@@ -80,6 +84,8 @@ export class Session {
     try {
       // Index scans for a handful of rows, whatever the statistics of a table that is empty most of the time say.
       await client.query('set enable_seqscan = off');
+      // As durable as the local disk: waiting for standbys would only delay the acknowledgement.
+      await client.query('set synchronous_commit = local');
       const leading = await becomeLeader(client, {
         slotName: config.slotName,
         signal: stop,
@@ -194,6 +200,7 @@ export class Session {
     await this.runStage(
       new Stage({
         ...this.options,
+        drainBudgetMs: this.drainBudgetMs,
         client,
         store: this.store,
         source,
@@ -223,6 +230,7 @@ export class Session {
       observer.setMode('streaming', 'slot-trusted');
       const stage = new Stage({
         ...this.options,
+        drainBudgetMs: this.drainBudgetMs,
         client,
         store: this.store,
         source: stream,
@@ -276,10 +284,14 @@ export class Session {
 
   /** The drain has ended when the slot itself says so: a status message may be lost with its socket. */
   private async confirm(client: Client, position: bigint): Promise<void> {
-    const { config } = this.options;
-    await retryUntil(config.shutdownTimeoutMs, async () => {
-      const slot = await readSlot(client, config.slotName);
+    const { slotName } = this.options.config;
+    const confirmed = await retryUntil(this.drainBudgetMs(), async () => {
+      const slot = await readSlot(client, slotName);
       return slot?.confirmedLsn !== undefined && slot.confirmedLsn >= position;
+    });
+    if (confirmed) return;
+    throw new RelayError('retry', 'not-confirmed', 'the slot did not confirm the last position in time', {
+      advice: 'The next relay goes on from the progress row; raise SHUTDOWN_TIMEOUT_MS if this repeats.',
     });
   }
 }

@@ -24,6 +24,8 @@ export interface StageOptions {
   readonly address: Address;
   readonly observer: Observer;
   readonly stop: AbortSignal;
+  /** What is left of the time for a drain. */
+  readonly drainBudgetMs: () => number;
 }
 
 export interface StageEnd {
@@ -93,12 +95,12 @@ export class Stage {
     await this.pipeline.run(ending).catch((error: Error) => this.fail(error));
     const draining = stop.aborted && !this.failure.signal.aborted;
     if (draining) faultPoint('during-drain');
-    const deadlineMs = draining ? this.options.config.shutdownTimeoutMs : OUTCOME_DEADLINE_MS;
-    const unknown = await this.pipeline.stop(deadlineMs);
+    const budgetMs = draining ? this.options.drainBudgetMs : (): number => OUTCOME_DEADLINE_MS;
+    const unknown = await this.pipeline.stop(budgetMs());
     clearInterval(sweeping);
     this.options.client.removeListener('end', this.onConnectionEnd);
     this.settler.drain();
-    await within(settling, deadlineMs);
+    await within(settling, budgetMs());
     settlerSignal.abort(new Error('the stage has ended'));
     const error: unknown = this.failure.signal.aborted ? this.failure.signal.reason : undefined;
     return { carried: this.settlement.carry(), unknown, error };

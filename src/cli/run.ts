@@ -10,11 +10,11 @@ export async function run(context: CommandContext): Promise<number> {
   const config = loadConfig(env, loadOptions(context));
   const log = createLogger({ ...config.log, write: (line) => void stderr.write(line), now: Date.now });
   log.info('outbox-relay starts', { version: version(), broker: config.broker.kind, slot: config.slotName });
-  const { unknown } = await new Relay({ config, log, version: version(), stop: signal }).run();
-  if (unknown === 0) {
+  const { unknown, clean } = await new Relay({ config, log, version: version(), stop: signal }).run();
+  if (unknown === 0 && clean) {
     log.info('drained and stopped');
     return 0;
   }
-  log.warn('stopped without knowing what became of some events: they will be delivered again', { unknown });
+  log.warn('stopped before everything was confirmed; what is unknown will be delivered again', { unknown });
   return 1;
 }
