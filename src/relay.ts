@@ -95,6 +95,8 @@ export class Relay {
     const { config, stop } = this.options;
     const ending = new AbortController();
     this.endSession = () => ending.abort();
+    // It may have failed while no session ran.
+    if (this.publisherError) ending.abort();
     const sessionStop = AbortSignal.any([stop, ending.signal]);
     const publisher = (this.publisher ??= await this.createPublisher());
     const connecting = this.connectPublisher(publisher, sessionStop);

@@ -14,7 +14,7 @@ import type { Publisher } from './pipeline/publish/publisher.ts';
 import type { Address } from './pipeline/envelope/router.ts';
 import { ProgressStore, type Phase, type Progress } from './pipeline/settle/progress.ts';
 import { resume } from './pipeline/settle/resume.ts';
-import { mergeRuns, toRuns } from './pipeline/settle/settled-runs.ts';
+import { toRuns } from './pipeline/settle/settled-runs.ts';
 import { Settlement, type Carried } from './pipeline/settle/settlement.ts';
 import { Stage, type StageEnd } from './stage.ts';
 import { attemptEach, clientConfig, connect, disconnect } from './postgres/connect.ts';
@@ -174,7 +174,7 @@ export class Session {
       row,
     );
     if (mustNote && (same || progress.handover === 'table')) {
-      const runs = mergeRuns(toRuns(unwritten.map(({ event }) => event)), unseen);
+      const runs = toRuns([...unwritten.map(({ event }) => event), ...unseen]);
       const write = { settled: unwritten, runs, position, beyond };
       await store.write(client, write, progress.handover, progress.slotCreatedLsn);
     }

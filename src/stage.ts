@@ -100,7 +100,8 @@ export class Stage {
     clearInterval(sweeping);
     this.options.client.removeListener('end', this.onConnectionEnd);
     this.settler.drain();
-    await within(settling, budgetMs());
+    const written = await within(settling, budgetMs());
+    if (!written) this.fail(writeTimeout());
     settlerSignal.abort(new Error('the stage has ended'));
     const error: unknown = this.failure.signal.aborted ? this.failure.signal.reason : undefined;
     return { carried: this.settlement.carry(), unknown, error };
@@ -140,11 +141,19 @@ function retryDelayMs(failures: number, random: number): number {
   return ceiling / 2 + (random * ceiling) / 2;
 }
 
-async function within(promise: Promise<unknown>, deadlineMs: number): Promise<void> {
+/** Whether the promise was settled in time. */
+async function within(promise: Promise<unknown>, deadlineMs: number): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined;
-  const deadline = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, deadlineMs);
+  const deadline = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), deadlineMs);
   });
-  await Promise.race([promise, deadline]);
+  const inTime = await Promise.race([promise.then(() => true), deadline]);
   clearTimeout(timer);
+  return inTime;
+}
+
+function writeTimeout(): RelayError {
+  return new RelayError('retry', 'write-timeout', 'what is settled could not be written in time', {
+    advice: 'It is written by the next session; look for locks on the outbox table and for a slow disk.',
+  });
 }

@@ -50,8 +50,9 @@ export class InFlightWindow {
     if (!this.full || signal.aborted) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.waiter = resolve;
-    signal.addEventListener('abort', resolve as () => void, { once: true });
+    const abort = (): void => resolve();
+    signal.addEventListener('abort', abort, { once: true });
     await promise;
-    signal.removeEventListener('abort', resolve as () => void);
+    signal.removeEventListener('abort', abort);
   }
 }

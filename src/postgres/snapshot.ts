@@ -15,7 +15,7 @@ export function parseSnapshot(text: string): Snapshot {
   return { xmin: Number(match[1]), xmax: Number(match[2]), running };
 }
 
-/** Whether the snapshot sees every transaction of this range of ids that committed. */
-export function seesAll(snapshot: Snapshot, xidFrom: number, xidTo: number): boolean {
-  return xidTo < snapshot.xmax && !snapshot.running.some((xid) => xid >= xidFrom && xid <= xidTo);
+/** Whether the snapshot sees what this transaction committed, given that it did commit. */
+export function sees(snapshot: Snapshot, xid: number): boolean {
+  return xid < snapshot.xmax && !snapshot.running.includes(xid);
 }

@@ -61,7 +61,7 @@ export async function insertEvents(url: string, options: { events: number; keys:
      begin
        for i in 1..events loop
          insert into outbox (aggregatetype, aggregateid, type, payload)
-         values ('bench', 'key-' || (i * 7919) % keys, 'Filled',
+         values ('bench', 'key-' || (i::bigint * 7919) % keys, 'Filled',
                  jsonb_build_object('n', i, 'fill', repeat('x', 270)));
          commit;
        end loop;

@@ -18,10 +18,16 @@ export async function pgRecvlogical(
   const backlog = await fillBacklog(serverUrl, options);
   const rows = await query(backlog.url, 'select pg_current_wal_flush_lsn()::text as lsn');
   const startMs = performance.now();
-  await promisify(execFile)('pg_recvlogical', [
-    ...['-d', backlog.url, '-S', backlog.name, '--start', '-f', '/dev/null', '-E', rows[0]?.['lsn'] ?? ''],
-    ...['-o', 'proto_version=1', '-o', 'publication_names=outbox_relay'],
-  ]);
+  const connection = ['-d', backlog.url, '-S', backlog.name, '--start', '-f', '/dev/null'];
+  const plugin = [
+    '-E',
+    rows[0]?.['lsn'] ?? '',
+    '-o',
+    'proto_version=1',
+    '-o',
+    'publication_names=outbox_relay',
+  ];
+  await promisify(execFile)('pg_recvlogical', connection.concat(plugin));
   const seconds = (performance.now() - startMs) / 1000;
   await backlog.drop();
   return options.events / seconds;

@@ -55,13 +55,15 @@ async function beginHandover(
   faultPoint('after-slot-create');
   const snapshot = await importSnapshot(client, snapshotName);
   faultPoint('after-snapshot-import');
-  const sameDatabase = before?.systemIdentifier === system.systemIdentifier;
+  // On another timeline transaction ids are given out again, so that an old horizon would pass over new rows.
+  const sameHistory =
+    before?.systemIdentifier === system.systemIdentifier && before.timeline === system.timeline;
   const progress: Progress = {
     ...system,
     slotCreatedLsn: createdLsn,
     handover: 'table',
     snapshot,
-    horizon: sameDatabase ? before.horizon : undefined,
+    horizon: sameHistory ? before.horizon : undefined,
     tableSeq: 0,
     durableLsn: createdLsn,
     beyond: [],

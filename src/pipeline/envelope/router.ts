@@ -18,6 +18,9 @@ export function isUnaddressable(result: Message | Unaddressable): result is Unad
   return 'code' in result;
 }
 
+/** `timestamp without time zone`. */
+const TIMESTAMP_OID = 1114;
+
 const JSON_OIDS: ReadonlySet<number | undefined> = new Set([114, 3802]);
 
 /** Builds the function that turns a row into an addressed message. Pure; the templates were checked with the configuration. */
@@ -52,7 +55,7 @@ export function createRouter(config: Config): Address {
       id: id as string,
       type,
       contentType: contentTypeOf(row.typeOid(columns.payload)),
-      timestampMs: timestampOf(event, row.text(columns.createdAt)),
+      timestampMs: timestampOf(event, columns.createdAt),
       headers,
       body,
       sizeBytes: event.sizeBytes,
@@ -109,8 +112,12 @@ function contentTypeOf(payloadOid: number | undefined): string {
 }
 
 /** The row's own time where it has one, else that of its commit. */
-function timestampOf(event: OutboxEvent, createdAt: string | null | undefined): number {
-  const parsed = createdAt ? Date.parse(createdAt) : Number.NaN;
+function timestampOf(event: OutboxEvent, column: string): number {
+  const { row } = event;
+  const text = row.text(column);
+  // The session's time zone is UTC: a value without a zone means that, and not the zone of this host.
+  const zone = row.typeOid(column) === TIMESTAMP_OID ? 'Z' : '';
+  const parsed = text ? Date.parse(text + zone) : Number.NaN;
   return Math.trunc(Number.isNaN(parsed) ? event.transaction.committedAtMs : parsed);
 }
 

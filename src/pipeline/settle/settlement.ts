@@ -1,7 +1,7 @@
 import type { OutboxEvent, Transaction } from '../capture/event.ts';
 import { SettledBeyond } from './beyond.ts';
-import { seesAll, type Snapshot } from '../../postgres/snapshot.ts';
-import { containsEvent, countEvents, mergeRuns, toRuns, type Run } from './settled-runs.ts';
+import { sees, type Snapshot } from '../../postgres/snapshot.ts';
+import { containsEvent, countEvents, mergeRuns, toRuns, type Identity, type Run } from './settled-runs.ts';
 import { Watermark } from './watermark.ts';
 
 /** An event that left the relay's care: the broker has it, or it is to be parked. */
@@ -33,8 +33,8 @@ export interface Carried {
   readonly beyond: readonly Run[];
   /** Settled, but not yet written: removed and parked before anything else is read. */
   readonly unwritten: readonly Settled[];
-  /** Rows of written ones that could not be seen yet, and so are still there. */
-  readonly unseen: readonly Run[];
+  /** Written, but not visible yet, so that their rows are still there. */
+  readonly unseen: readonly Identity[];
 }
 
 /** What came of a write. */
@@ -59,7 +59,7 @@ export class Settlement {
   private pending: Settled[] = [];
   private inFlight: Write | undefined;
   private writtenPosition: bigint;
-  private unseenRuns: readonly Run[] = [];
+  private unseen: readonly Identity[] = [];
 
   /**
    * `before`: events settled beyond `start` by an earlier session. They come again at or below `beforeUntil` (the end
@@ -98,7 +98,7 @@ export class Settlement {
    * the next writes; left behind they would be taken for orphans, and delivered again.
    */
   get hasUnseen(): boolean {
-    return this.unseenRuns.length > 0;
+    return this.unseen.length > 0;
   }
 
   get oldest(): Transaction | undefined {
@@ -119,12 +119,13 @@ export class Settlement {
     if (this.inFlight) throw new RangeError('the last write has no end yet');
     const settled = this.pending.length <= maxEvents ? this.pending : this.pending.slice(0, maxEvents);
     this.pending = this.pending.length <= maxEvents ? [] : this.pending.slice(maxEvents);
-    const runs = toRuns(settled.map(({ event }) => event));
+    const identities = settled.map(({ event }) => event);
+    const runs = toRuns(identities);
     for (const { event } of settled) this.watermark.settle(event);
     const position = this.watermark.advance();
     this.beyond.add(runs, this.watermark.received);
     this.beyond.forget(this.watermark.completed);
-    const removable = mergeRuns(runs, this.unseenRuns);
+    const removable = this.unseen.length === 0 ? runs : toRuns([...identities, ...this.unseen]);
     this.inFlight = { settled, runs: removable, position, beyond: this.knownBeyond(position) };
     return this.inFlight;
   }
@@ -133,10 +134,12 @@ export class Settlement {
   committed(write: Write, { removed, snapshot }: Written): bigint {
     if (write !== this.inFlight) throw new RangeError('not the write in flight');
     this.inFlight = undefined;
-    this.unseenRuns =
-      removed >= countEvents(write.runs)
-        ? []
-        : write.runs.filter(({ xidFrom, xidTo }) => !seesAll(snapshot, xidFrom, xidTo));
+    if (removed >= countEvents(write.runs)) this.unseen = [];
+    else {
+      const tried = [...write.settled.map(({ event }) => event), ...this.unseen];
+      // Where the snapshot sees the transaction, the row was removed, or the application had done that itself.
+      this.unseen = tried.filter(({ xid }) => !sees(snapshot, xid)).map(({ seq, xid }) => ({ seq, xid }));
+    }
     if (write.position > this.writtenPosition) this.writtenPosition = write.position;
     return this.writtenPosition;
   }
@@ -150,7 +153,7 @@ export class Settlement {
     this.beyond.add(toRuns(unwritten.map(({ event }) => event)), this.watermark.received);
     this.beyond.forget(this.watermark.completed);
     this.pending = [];
-    return { position, beyond: this.knownBeyond(position), unwritten, unseen: this.unseenRuns };
+    return { position, beyond: this.knownBeyond(position), unwritten, unseen: this.unseen };
   }
 
   private knownBeyond(position: bigint): Run[] {

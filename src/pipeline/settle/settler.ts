@@ -18,6 +18,8 @@ export interface SettlerOptions {
 const MAX_EVENTS_PER_WRITE = 5_000;
 /** The server makes a commit visible within microseconds, unless the machine is busy. */
 const UNSEEN_RETRY_MS = 5;
+/** A commit that waits for a synchronous standby is in the log and not visible, for as long as the standby takes. */
+const MAX_UNSEEN_RETRY_MS = 1_000;
 /** An idle stream's position is noted this often at most … */
 const IDLE_WRITE_INTERVAL_MS = 10_000;
 /** … and only when the log moved by so much: the note itself moves it, too. */
@@ -32,6 +34,7 @@ export class Settler {
   private readonly options: SettlerOptions;
   private wake: (() => void) | undefined;
   private draining = false;
+  private unseenRetryMs = UNSEEN_RETRY_MS;
   private idleSinceMs = performance.now();
 
   constructor(options: SettlerOptions) {
@@ -82,8 +85,10 @@ export class Settler {
   }
 
   private async retryUnseen(): Promise<void> {
-    await sleep(UNSEEN_RETRY_MS);
+    await sleep(this.unseenRetryMs);
+    this.unseenRetryMs = Math.min(this.unseenRetryMs * 2, MAX_UNSEEN_RETRY_MS);
     await this.writeOnce();
+    if (!this.options.settlement.hasUnseen) this.unseenRetryMs = UNSEEN_RETRY_MS;
   }
 
   private idleWriteDue(): boolean {

@@ -42,7 +42,8 @@ export class CopyBothSocket {
 
   /** Waits until something has arrived and frames all of it, or the signal aborts. Throws when the connection is lost. */
   async read(onFrame: OnFrame, signal?: AbortSignal): Promise<void> {
-    while (signal?.aborted !== true) {
+    for (;;) {
+      if (signal?.aborted === true) return;
       const chunk = this.stream.read() as Buffer | null;
       if (chunk !== null) {
         this.framer.push(chunk, onFrame);

@@ -38,7 +38,7 @@ export function toServerTime(unixMs: number): bigint {
  * server may add) bring no outbox row under protocol 1 and are passed over: failing on them would end in a crash loop.
  */
 export function decodePgoutput(handler: PgoutputHandler, buffer: Buffer, start: number, end: number): void {
-  switch (buffer[start]) {
+  switch (buffer[start] as number) {
     case INSERT:
       if (buffer[start + 5] !== NEW_TUPLE) throw new TypeError('pgoutput: insert without a new tuple');
       handler.insert(buffer.readUInt32BE(start + 1), buffer, start + 6, end);
@@ -88,7 +88,8 @@ export function decodeTuple(relation: Relation, buffer: Buffer, start: number, e
   if (count !== relation.columns.length)
     throw new TypeError('pgoutput: tuple and relation differ in columns');
   // Of its final length at once: an array that grows leaves twice its size as garbage, for every event.
-  const offsets = new Array<number>(count * 2);
+  const offsets: number[] = [];
+  offsets.length = count * 2;
   let offset = start + 2;
   for (let i = 0; i < count; i++) {
     const kind = buffer[offset];

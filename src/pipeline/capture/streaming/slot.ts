@@ -1,6 +1,9 @@
-import { Client as PgClient, type Client, type ClientConfig } from 'pg';
+import { Client as PgClient, type Client, type ClientConfig, type QueryConfig } from 'pg';
 import { RelayError } from '../../../errors/errors.ts';
 import { parseLsn } from '../../../postgres/lsn.ts';
+
+/** Answered from memory; later than this the server or the way to it is gone. */
+const IDENTIFY_TIMEOUT_MS = 30_000;
 
 /** A replication slot as the server shows it. */
 export interface Slot {
@@ -81,7 +84,10 @@ export class ReplicationSession {
   }
 
   async identifySystem(): Promise<SystemIdentity> {
-    const { rows } = await this.client.query<{ systemid: string; timeline: string }>('IDENTIFY_SYSTEM');
+    const { rows } = await this.client.query<{ systemid: string; timeline: string }>({
+      text: 'IDENTIFY_SYSTEM',
+      query_timeout: IDENTIFY_TIMEOUT_MS,
+    } as QueryConfig);
     const row = rows[0];
     if (!row) throw new TypeError('IDENTIFY_SYSTEM returned nothing');
     return { systemIdentifier: row.systemid, timeline: Number(row.timeline) };

@@ -34,6 +34,8 @@ const XLOG_HEADER_BYTES = 25;
 
 /** Reads nearer together than this bring a packet each; waiting costs no delay when idle and doubles the throughput. */
 const READ_SPACING_MS = 1;
+/** The server answers before it begins to decode; later than this it is gone, or the way to it is. */
+const START_DEADLINE_MS = 30_000;
 const STATUS_INTERVAL_MS = 10_000;
 
 /**
@@ -97,7 +99,12 @@ export class ReplicationStream implements Source {
       `START_REPLICATION SLOT "${slotName}" LOGICAL ${formatLsn(startLsn)} ` +
         `(proto_version '1', publication_names '${publication}')`,
     );
-    while (!this.started) await this.readFrames(socket);
+    const deadline = setTimeout(() => socket.fail(startTimeout()), START_DEADLINE_MS);
+    try {
+      while (!this.started) await this.readFrames(socket);
+    } finally {
+      clearTimeout(deadline);
+    }
   }
 
   async *batches(signal: AbortSignal): AsyncGenerator<Batch> {
@@ -203,6 +210,17 @@ export class ReplicationStream implements Source {
     status[33] = replyRequested ? 1 : 0;
     this.socket?.sendCopyData(status);
   }
+}
+
+function startTimeout(): RelayError {
+  return new RelayError(
+    'retry',
+    'stream-silent',
+    `no answer to START_REPLICATION in ${START_DEADLINE_MS} ms`,
+    {
+      advice: 'The relay connects again by itself; look for a firewall or a proxy that drops connections.',
+    },
+  );
 }
 
 /** The library's extension point: `start` is handed the connected client. */

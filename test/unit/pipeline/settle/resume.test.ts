@@ -22,7 +22,7 @@ describe('resume', () => {
     const row = { position: 100n, beyond: [] };
     const event = eventOf(1, transactionOf());
     assert.equal(resume({ ...nothing, unwritten: [{ event }] }, row).mustNote, true);
-    assert.equal(resume({ ...nothing, unseen: runs }, row).mustNote, true);
+    assert.equal(resume({ ...nothing, unseen: [{ seq: 7, xid: 1 }] }, row).mustNote, true);
   });
 
   it('P4 what another relay settled meanwhile is not taken back', () => {

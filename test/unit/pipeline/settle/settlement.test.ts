@@ -257,7 +257,7 @@ describe('Settlement', () => {
     const first = settlement.nextWrite(10);
     assert.equal(settlement.committed(first, unseeing), 120n, 'the events are settled all the same');
     assert.equal(settlement.hasUnseen, true);
-    assert.deepEqual(settlement.carry().unseen, [{ seqFrom: 3, seqTo: 3, xidFrom: 9, xidTo: 9 }]);
+    assert.deepEqual(settlement.carry().unseen, [{ seq: 3, xid: 9 }]);
     const second = settlement.nextWrite(10);
     assert.deepEqual(second.runs, [{ seqFrom: 3, seqTo: 3, xidFrom: 9, xidTo: 9 }]);
     settlement.committed(second, { removed: 0, snapshot: { xmin: 11, xmax: 12, running: [11] } });
