@@ -22,6 +22,8 @@ export interface StreamOptions {
   readonly walSenderTimeoutMs: number;
   /** Called with the server's clock whenever it is heard. */
   readonly onServerTime: (serverMs: number) => void;
+  /** For tests: the shortest silence that counts. */
+  readonly minLivenessDeadlineMs?: number;
 }
 
 const ERROR_RESPONSE = 0x45; // E
@@ -51,7 +53,7 @@ export class ReplicationStream implements Source {
   private acknowledged: bigint;
   private heardAtMs = performance.now();
   private askedAtMs = performance.now();
-  private readingHeld = true;
+  private readingHeld = false;
   private statusTimer: NodeJS.Timeout | undefined;
   private frameError: Error | undefined;
 
@@ -80,13 +82,15 @@ export class ReplicationStream implements Source {
 
   private async start(): Promise<void> {
     const { slotName, startLsn, walSenderTimeoutMs } = this.options;
+    // Before the server has answered: a connection can go silent at START_REPLICATION, too.
+    const senderMs = walSenderTimeoutMs > 0 ? walSenderTimeoutMs / 3 : STATUS_INTERVAL_MS;
+    this.statusTimer = setInterval(() => this.tick(), Math.min(STATUS_INTERVAL_MS, senderMs));
     await this.service.subscribe(
       new TakeOver((client) => this.takeOver(client)),
       slotName,
       formatLsn(startLsn),
     );
-    const senderMs = walSenderTimeoutMs > 0 ? walSenderTimeoutMs / 3 : STATUS_INTERVAL_MS;
-    this.statusTimer = setInterval(() => this.tick(), Math.min(STATUS_INTERVAL_MS, senderMs));
+    this.readingHeld = true;
   }
 
   private async takeOver(client: Client): Promise<void> {
@@ -94,6 +98,7 @@ export class ReplicationStream implements Source {
     const { connection } = client as unknown as { connection: { stream: Duplex } };
     const socket = new CopyBothSocket(connection.stream);
     this.socket = socket;
+    this.heardAtMs = performance.now();
     const publication = `"${publicationName.replaceAll('"', '""')}"`.replaceAll("'", "''");
     socket.sendQuery(
       `START_REPLICATION SLOT "${slotName}" LOGICAL ${formatLsn(startLsn)} ` +
@@ -179,7 +184,8 @@ export class ReplicationStream implements Source {
   private tick(): void {
     const nowMs = performance.now();
     if (this.readingHeld) this.heardAtMs = nowMs;
-    const deadlineMs = Math.max(MIN_LIVENESS_DEADLINE_MS, this.options.walSenderTimeoutMs);
+    const { walSenderTimeoutMs, minLivenessDeadlineMs = MIN_LIVENESS_DEADLINE_MS } = this.options;
+    const deadlineMs = Math.max(minLivenessDeadlineMs, walSenderTimeoutMs);
     const { heardAtMs, askedAtMs, readingHeld } = this;
     const verdict = evaluateLiveness({ nowMs, heardAtMs, askedAtMs, deadlineMs, readingHeld });
     if (verdict === 'dead') {
@@ -192,7 +198,7 @@ export class ReplicationStream implements Source {
       return;
     }
     if (verdict === 'ask') this.askedAtMs = nowMs;
-    this.sendStatus(verdict === 'ask');
+    if (this.started) this.sendStatus(verdict === 'ask');
   }
 
   /**
