@@ -83,7 +83,8 @@ export class Session {
     if (!client) return;
     try {
       // Index scans for a handful of rows, whatever the statistics of a table that is empty most of the time say.
-      await client.query('set enable_seqscan = off');
+      // Nor a bitmap, which would read all that is left of a backlog again for each page of the table pass.
+      await client.query('set enable_seqscan = off; set enable_bitmapscan = off');
       // As durable as the local disk: waiting for standbys would only delay the acknowledgement.
       await client.query('set synchronous_commit = local');
       const leading = await becomeLeader(client, {
