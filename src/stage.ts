@@ -116,8 +116,12 @@ export class Stage {
   };
 
   private sweepOrphans(): NodeJS.Timeout {
-    const { config, client, settlement, observer } = this.options;
-    const sweep = new OrphanSweep(config, settlement);
+    const { config, client, settlement, observer, store, slotCreatedLsn } = this.options;
+    const sweep = new OrphanSweep({
+      config,
+      settlement,
+      moveHorizon: (snapshot) => store.moveHorizon(client, slotCreatedLsn, snapshot),
+    });
     let running = false;
     const step = async (): Promise<void> => {
       if (running || this.failure.signal.aborted) return;

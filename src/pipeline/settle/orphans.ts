@@ -7,6 +7,13 @@ import type { Settlement } from './settlement.ts';
 
 const MAX_ORPHANS_PER_SWEEP = 1_000;
 
+export interface OrphanSweepOptions {
+  readonly config: Config;
+  readonly settlement: Settlement;
+  /** Notes that everything which this snapshot sees is delivered. */
+  readonly moveHorizon: (snapshot: string) => Promise<void>;
+}
+
 /**
  * Looks for rows that the stream never brought: from a restored dump, an attached partition, a time when the
  * publication did not cover the table.
@@ -15,33 +22,34 @@ const MAX_ORPHANS_PER_SWEEP = 1_000;
  * that position. Once the stream has settled all up to there, a row that is still undelivered can't come any more.
  */
 export class OrphanSweep {
-  private readonly config: Config;
+  private readonly options: OrphanSweepOptions;
   private readonly settlement: Settlement;
   private candidate: { snapshot: string; insertLsn: bigint } | undefined;
   private delivering: readonly OutboxEvent[] = [];
 
-  constructor(config: Config, settlement: Settlement) {
-    this.config = config;
-    this.settlement = settlement;
+  constructor(options: OrphanSweepOptions) {
+    this.options = options;
+    this.settlement = options.settlement;
   }
 
   /** One step; call it from a timer. Returns the orphans that are to be delivered, which are few or none. */
   async step(client: Client, signal: AbortSignal): Promise<readonly OutboxEvent[]> {
-    // Delivered rows stay in the table without a mark: nothing tells an orphan from them.
-    if (this.config.cleanup === 'none' || this.settlement.unwritten > 0) return [];
     if (this.settlement.hasUnseen) return [];
     if (this.delivering.some(({ transaction }) => transaction.outstanding > 0)) return [];
     this.candidate ??= await takeCandidate(client);
-    if (this.settlement.settledUpTo < this.candidate.insertLsn) return [];
+    if (!this.settlement.hasRemovedUpTo(this.candidate.insertLsn)) return [];
     const { snapshot } = this.candidate;
     this.candidate = undefined;
-    this.delivering = await this.find(client, snapshot, signal);
+    // Delivered rows stay in the table without a mark: nothing tells an orphan from them. But now all is delivered that
+    // the snapshot sees, so that a later hand-over need not deliver it again.
+    if (this.options.config.cleanup === 'none') await this.options.moveHorizon(snapshot);
+    else this.delivering = await this.find(client, snapshot, signal);
     return this.delivering;
   }
 
   private async find(client: Client, snapshot: string, signal: AbortSignal): Promise<OutboxEvent[]> {
     const pass = new TablePass({
-      config: this.config,
+      config: this.options.config,
       client,
       snapshot,
       horizon: undefined,

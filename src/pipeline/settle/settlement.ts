@@ -115,6 +115,12 @@ export class Settlement {
     return this.watermark.advance();
   }
 
+  /** Whether the rows of everything committed up to `lsn` are removed or marked. */
+  hasRemovedUpTo(lsn: bigint): boolean {
+    if (this.unseen.length > 0) return false;
+    return this.writtenPosition >= lsn || (this.unwritten === 0 && this.settledUpTo >= lsn);
+  }
+
   nextWrite(maxEvents: number): Write {
     if (this.inFlight) throw new RangeError('the last write has no end yet');
     const settled = this.pending.length <= maxEvents ? this.pending : this.pending.slice(0, maxEvents);
