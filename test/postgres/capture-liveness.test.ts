@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
+import { Client } from 'pg';
 import type { ReplicationStream } from '../../src/pipeline/capture/streaming/stream.ts';
 import { clientConfig } from '../../src/postgres/connect.ts';
 import { formatLsn, parseLsn } from '../../src/postgres/lsn.ts';
@@ -140,7 +141,6 @@ describe('a stream that has little to say, or nobody to say it to', () => {
 
   /** Bytes that the server sends until a session is ready for its first statement. */
   async function greetingBytes(): Promise<number> {
-    const { Client } = await import('pg');
     const config = clientConfig(scene.config.database.connection());
     const client = new Client({ ...config, replication: 'database' } as typeof config);
     await client.connect();

@@ -116,7 +116,6 @@ describe('the outbox table changes under the stream', () => {
     relay = scene.relay();
     await relay.logged(/mode: streaming/);
     await scene.insert(10, 11);
-    // A partition that is made and filled outside and attached: the stream never brings its row.
     await scene.untilEmpty();
     assert.deepEqual(
       numbers(),

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { afterEach, describe, test } from 'node:test';
 import type { Pgoutput } from 'pg-logical-replication';
 import type { OutboxEvent } from '../../src/pipeline/capture/event.ts';
@@ -28,6 +28,18 @@ const JSON_TEXTS = TEXTS.map(
   (text) => `{ "t":${JSON.stringify(text)},  "n": 12345678901234567890.10, "n": 1 }`,
 );
 
+async function insert(scene_: CaptureScene, payload: string | Buffer | null, type = 't'): Promise<void> {
+  await scene_.sql(
+    `insert into outbox (aggregatetype, aggregateid, type, payload) values ('order', 'k', $1, $2)`,
+    [type, payload],
+  );
+}
+
+const texts = ({ row }: OutboxEvent): (string | null | undefined)[] =>
+  row.columns.map((name) => row.text(name));
+
+const payloadOf = ({ row }: OutboxEvent): Buffer | null | undefined => row.bytes('payload');
+
 describe('values as stored, from both sources', () => {
   let scene: CaptureScene | undefined;
   let stream: ReplicationStream | undefined;
@@ -44,16 +56,6 @@ describe('values as stored, from both sources', () => {
     scene = await CaptureScene.open({ payload });
     return { scene, startLsn: await scene.makeSlot() };
   }
-
-  async function insert(scene_: CaptureScene, payload: string | Buffer | null, type = 't'): Promise<void> {
-    await scene_.sql(
-      `insert into outbox (aggregatetype, aggregateid, type, payload) values ('order', 'k', $1, $2)`,
-      [type, payload],
-    );
-  }
-
-  const texts = ({ row }: OutboxEvent): (string | null | undefined)[] =>
-    row.columns.map((name) => row.text(name));
 
   /** The same rows by stream and by table pass; equal in every column. Gives the stream's back. */
   async function both(here: CaptureScene, startLsn: bigint, count: number): Promise<OutboxEvent[]> {
@@ -74,8 +76,6 @@ describe('values as stored, from both sources', () => {
     }
     return streamed;
   }
-
-  const payloadOf = ({ row }: OutboxEvent): Buffer | null | undefined => row.bytes('payload');
 
   for (const type of ['jsonb', 'json', 'text'] as const) {
     test(`P2 ${type}: the bytes of the database's own text`, async () => {
@@ -141,7 +141,6 @@ describe('values as stored, from both sources', () => {
     context.diagnostic(`both held: RSS ${rssMb()} MB`);
     assert.equal(event?.row.bytes('payload')?.length, bytes);
     assert.ok(event?.row.bytes('payload')?.equals(row?.row.bytes('payload') as Buffer));
-    const { createHash } = await import('node:crypto');
     assert.equal(
       createHash('md5')
         .update(event?.row.bytes('payload') as Buffer)
@@ -186,13 +185,7 @@ function randomText(n: number): string | null {
   if (n % 17 === 0) return null;
   const size = n % 500 === 0 ? 300_000 : Math.floor(Math.random() * 400);
   const points = Array.from({ length: size }, () => randomPoint());
-  return (
-    String.fromCodePoint(...points.slice(0, 50)) +
-    points
-      .slice(50)
-      .map((p) => String.fromCodePoint(p))
-      .join('')
-  );
+  return points.map((point) => String.fromCodePoint(point)).join('');
 }
 
 /** Any character that PostgreSQL can store: neither NUL nor half of a surrogate pair. */

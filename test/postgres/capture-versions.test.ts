@@ -43,8 +43,8 @@ describe('every supported version of PostgreSQL', () => {
       await here.untilEmpty();
       last.kill('SIGTERM');
       assert.deepEqual(await last.exit, { code: 0, signal: null });
-      const before = printed([killed]).map(({ key }) => key);
-      assert.ok(before.includes(names[0]) && !before.includes(names[1]));
+      const before = new Set(printed([killed]).map(({ key }) => key));
+      assert.ok(before.has(names[0]) && !before.has(names[1]));
       assert.deepEqual(
         printed([last]).map(({ key }) => key),
         [names[1]],
@@ -66,9 +66,7 @@ describe('every supported version of PostgreSQL', () => {
       await here.insert(5, 6);
       const relay = here.relayProcess();
       relays.push(relay);
-      await here.untilEmpty(40_000).catch((e: Error) => {
-        throw new Error(relay.output, { cause: e });
-      });
+      await here.untilEmpty(40_000);
       relay.kill('SIGTERM');
       await relay.exit;
       const numbers = printed([relay]).map(({ payload }) => (JSON.parse(payload ?? '') as { n: number }).n);

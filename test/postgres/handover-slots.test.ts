@@ -5,6 +5,18 @@ import type { MemoryPublisher } from '../support/memory-publisher.ts';
 import { formatLsn, parseLsn } from '../../src/postgres/lsn.ts';
 import { until } from '../support/until.ts';
 
+const numbers = (relay: RunningRelay): number[] =>
+  relay.publisher.payloads.map((payload) => (JSON.parse(payload ?? '') as { n: number }).n);
+
+async function orphans(relay: RunningRelay): Promise<string | undefined> {
+  const text = await relay.relay.observer.metrics.text();
+  return /^outbox_relay_orphans_total (\d+)$/m.exec(text)?.[1];
+}
+
+function upTo(count: number): number[] {
+  return Array.from({ length: count }, (_, index) => index + 1);
+}
+
 describe('slots, publications and progress rows that change behind the relay', () => {
   let scene: CaptureScene;
   const relays: RunningRelay[] = [];
@@ -31,18 +43,6 @@ describe('slots, publications and progress rows that change behind the relay', (
       [scene.config.slotName],
     );
     await until(async () => (await scene.slot())?.activePid === undefined, { what: 'the slot to be free' });
-  }
-
-  const numbers = (relay: RunningRelay): number[] =>
-    relay.publisher.payloads.map((payload) => (JSON.parse(payload ?? '') as { n: number }).n);
-
-  async function orphans(relay: RunningRelay): Promise<string | undefined> {
-    const text = await relay.relay.observer.metrics.text();
-    return /^outbox_relay_orphans_total (\d+)$/m.exec(text)?.[1];
-  }
-
-  function upTo(count: number): number[] {
-    return Array.from({ length: count }, (_, index) => index + 1);
   }
 
   test('P1 the walsender is terminated: the stream goes on, each event once', async () => {

@@ -8,6 +8,21 @@ const LIMIT = 1_048_576;
 /** What JSON inside jsonb could spoil: quotes, escapes, control characters, characters beyond 16 bits. */
 const AWKWARD = `{"q": "\\"\\\\", "c": "\\u0001\\t", "u": "ünï ✓ 𝄞 \u{10FFFF}"}  `;
 
+function refusing(pattern: RegExp): MemoryPublisher {
+  const publisher = new MemoryPublisher();
+  publisher.answer = (message) =>
+    pattern.test(message.type)
+      ? {
+          kind: 'rejected',
+          code: 'refused',
+          reason: 'it said "no"',
+          permanent: true,
+          scope: 'event',
+        }
+      : { kind: 'durable' };
+  return publisher;
+}
+
 describe('dead letters and clean-up', () => {
   let scene: CaptureScene | undefined;
   let relay: RunningRelay | undefined;
@@ -17,21 +32,6 @@ describe('dead letters and clean-up', () => {
     await scene?.close();
     scene = relay = undefined;
   });
-
-  function refusing(pattern: RegExp): MemoryPublisher {
-    const publisher = new MemoryPublisher();
-    publisher.answer = (message) =>
-      pattern.test(message.type)
-        ? {
-            kind: 'rejected',
-            code: 'refused',
-            reason: 'it said "no"',
-            permanent: true,
-            scope: 'event',
-          }
-        : { kind: 'durable' };
-    return publisher;
-  }
 
   for (const payload of ['jsonb', 'json', 'text', 'bytea'] as const) {
     for (const source of ['the table', 'the stream'] as const) {

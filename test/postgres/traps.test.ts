@@ -15,6 +15,13 @@ import { until } from '../support/until.ts';
 
 const PROJECT = fileURLToPath(new URL('../..', import.meta.url));
 
+const readTypes = async (source: ReplicationStream, count: number): Promise<(string | null | undefined)[]> =>
+  (await readEvents(source, count)).map(({ row }) => row.text('type'));
+
+const ignore = (): void => undefined;
+
+const digest = (bytes: Buffer): string => createHash('md5').update(bytes).digest('hex');
+
 /**
  * Each trap of the library, sprung by using it as its documentation does, and not sprung by the relay's stream, which
  * reads the same transactions from a slot of its own.
@@ -31,7 +38,7 @@ describe("traps of the library's transport", () => {
 
   afterEach(async () => {
     await naive?.close();
-    for (const stream of streams.splice(0)) await stream.close();
+    for (const opened of streams.splice(0)) await opened.close();
     await scene.close();
   });
 
@@ -77,9 +84,6 @@ describe("traps of the library's transport", () => {
     );
   }
 
-  const names = async (source: ReplicationStream, count: number): Promise<(string | null | undefined)[]> =>
-    (await readEvents(source, count)).map(({ row }) => row.text('type'));
-
   test('P1 trap 1: the library confirms one byte too much, and the adjacent commit is lost', async () => {
     const { theirs, ours, startLsn } = await twoSlots();
     const { names: pair, boundaryLsn } = await commitAdjacently(scene, ours);
@@ -108,7 +112,7 @@ describe("traps of the library's transport", () => {
     });
     await before.close();
     await free(ours);
-    assert.deepEqual(await names(await stream(0n), 2), [pair[1], 'later']);
+    assert.deepEqual(await readTypes(await stream(0n), 2), [pair[1], 'later']);
   });
 
   test('P1 trap 2: auto:false with its timer confirms what was only received', async () => {
@@ -118,7 +122,7 @@ describe("traps of the library's transport", () => {
     first.subscribe(theirs);
     const reading = await stream(startLsn, 300);
     await emit('one', 'two');
-    assert.deepEqual(await names(reading, 2), ['one', 'two']);
+    assert.deepEqual(await readTypes(reading, 2), ['one', 'two']);
     const status = await statusSeen(ours);
     await until(async () => (await confirmed(theirs)) !== before, { what: 'the trap to confirm' });
     await first.close();
@@ -132,7 +136,7 @@ describe("traps of the library's transport", () => {
     await until(async () => (await statusSeen(ours)) !== status, { what: 'a status message of our own' });
     await reading.close();
     await free(ours);
-    assert.deepEqual(await names(await stream(0n), 3), ['one', 'two', 'three']);
+    assert.deepEqual(await readTypes(await stream(0n), 3), ['one', 'two', 'three']);
   });
 
   test('P1 trap 3: a second subscription of the same instance skips what was not acknowledged', async () => {
@@ -149,10 +153,10 @@ describe("traps of the library's transport", () => {
     assert.deepEqual(first.names, ['one', 'two', 'three'], 'the trap: one and two do not come again');
 
     const reading = await stream(startLsn);
-    assert.deepEqual(await names(reading, 3), ['one', 'two', 'three']);
+    assert.deepEqual(await readTypes(reading, 3), ['one', 'two', 'three']);
     await reading.close();
     await free(scene.config.slotName);
-    assert.deepEqual(await names(await stream(startLsn), 3), ['one', 'two', 'three']);
+    assert.deepEqual(await readTypes(await stream(startLsn), 3), ['one', 'two', 'three']);
   });
 
   test("P1 trap 4: flowControl goes on after a handler's error, and confirms the failed event", async () => {
@@ -188,7 +192,7 @@ describe("traps of the library's transport", () => {
     await reading.close();
     await free(ours);
     assert.equal(await confirmed(ours), unmoved);
-    assert.deepEqual(await names(await stream(startLsn), 3), ['one', 'two', 'three']);
+    assert.deepEqual(await readTypes(await stream(startLsn), 3), ['one', 'two', 'three']);
   });
 
   test('P10 trap 5: an exception while parsing ends the process', async () => {
@@ -261,7 +265,6 @@ describe("traps of the library's transport", () => {
     assert.ok('xid' in parsed && parsed.xid < 0, 'the trap: the sign');
 
     let xid = 0;
-    const ignore = (): void => undefined;
     decodePgoutput(
       { begin: (read) => (xid = read), relation: ignore, insert: ignore, commit: ignore },
       begin,
@@ -280,7 +283,6 @@ describe("traps of the library's transport", () => {
          from generate_series(1, $1::int) n`,
       [count],
     );
-    const digest = (bytes: Buffer): string => createHash('md5').update(bytes).digest('hex');
     const kept: { chunk: Buffer; digest: string }[] = [];
     const first = library();
     const plugin = new PgoutputPlugin(first.pluginOptions);
