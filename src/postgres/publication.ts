@@ -79,6 +79,16 @@ async function readPublication(
   };
 }
 
+/** Whether inserts into the outbox go into the publication now. A slot tells nothing of that: it just stays silent. */
+export async function publicationCovers(
+  client: Client,
+  outbox: OutboxConfig,
+  publication: string,
+): Promise<boolean> {
+  const { exists, covers, inserts } = await readPublication(client, outbox, publication);
+  return exists && covers && inserts;
+}
+
 /** The statement that is needed, if any, and what stands against it. `tableOwned` is about the outbox table. */
 export async function planPublication(
   client: Client,

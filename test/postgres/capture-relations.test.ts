@@ -54,7 +54,7 @@ describe('the outbox table changes under the stream', () => {
   });
 
   test('P1 the table is made again with its columns in another order: what it held and gets is delivered', async () => {
-    await streaming();
+    const running = await streaming();
     await scene.untilEmpty();
     await scene.client.query(
       `begin;
@@ -72,6 +72,9 @@ describe('the outbox table changes under the stream', () => {
     await scene.insert(2, 5);
     await scene.untilEmpty(40_000);
     assert.deepEqual(numbers(), [1, 2, 3, 4, 5, 6]);
+    await running.logged(/publication-uncovered/);
+    const metrics = await running.relay.observer.metrics.text();
+    assert.match(metrics, /^outbox_relay_orphans_total 2$/m, 'the last two came by the stream');
   });
 
   test('the table is renamed: a clear stop, and nothing is lost once it is back', async () => {

@@ -1,11 +1,15 @@
 import type { Client } from 'pg';
 import type { Config } from '../../config/config.ts';
+import { RelayError } from '../../errors/errors.ts';
 import { parseLsn } from '../../postgres/lsn.ts';
+import { publicationCovers } from '../../postgres/publication.ts';
 import { TablePass } from '../capture/polling/table-pass.ts';
 import type { OutboxEvent } from '../capture/event.ts';
 import type { Settlement } from './settlement.ts';
 
 const MAX_ORPHANS_PER_SWEEP = 1_000;
+/** Orphans pass the in-flight window by: this bounds their memory. */
+const MAX_BYTES_PER_SWEEP = 16 * 1_048_576;
 
 export interface OrphanSweepOptions {
   readonly config: Config;
@@ -57,11 +61,29 @@ export class OrphanSweep {
       limitRows: MAX_ORPHANS_PER_SWEEP,
     });
     const found: OutboxEvent[] = [];
+    let bytes = 0;
     for await (const batch of pass.batches(signal)) {
       found.push(...batch.events);
-      if (found.length >= MAX_ORPHANS_PER_SWEEP) break;
+      bytes += batch.events.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+      if (found.length >= MAX_ORPHANS_PER_SWEEP || bytes >= MAX_BYTES_PER_SWEEP) break;
     }
+    if (found.length > 0) await this.assertCovered(client);
     return found;
+  }
+
+  /** Otherwise the sweep would go on as a slow substitute for the stream; the next session makes the publication whole. */
+  private async assertCovered(client: Client): Promise<void> {
+    const { outbox, publicationName } = this.options.config;
+    if (await publicationCovers(client, outbox, publicationName)) return;
+    throw new RelayError(
+      'retry',
+      'publication-uncovered',
+      `publication ${publicationName} no longer has the outbox`,
+      {
+        advice:
+          'The relay repairs it when it connects again; what was written meanwhile is delivered from the table.',
+      },
+    );
   }
 }
 

@@ -49,7 +49,8 @@ export class Settler {
   /** Ends when drained; throws when a write failed or the signal aborted. */
   async run(signal: AbortSignal): Promise<void> {
     const { settlement } = this.options;
-    const timer = setInterval(this.notify, IDLE_WRITE_INTERVAL_MS);
+    // Oftener than the interval, or a look that comes a moment too early would double it.
+    const timer = setInterval(this.notify, IDLE_WRITE_INTERVAL_MS / 4);
     signal.addEventListener('abort', this.notify, { once: true });
     try {
       for (;;) {
