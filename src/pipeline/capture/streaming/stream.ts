@@ -53,7 +53,7 @@ export class ReplicationStream implements Source {
   private acknowledged: bigint;
   private heardAtMs = performance.now();
   private askedAtMs = performance.now();
-  private readingHeld = false;
+  private readingHeld = true;
   private statusTimer: NodeJS.Timeout | undefined;
   private frameError: Error | undefined;
 
@@ -82,29 +82,26 @@ export class ReplicationStream implements Source {
 
   private async start(): Promise<void> {
     const { slotName, startLsn, walSenderTimeoutMs } = this.options;
-    // Before the server has answered: a connection can go silent at START_REPLICATION, too.
-    const senderMs = walSenderTimeoutMs > 0 ? walSenderTimeoutMs / 3 : STATUS_INTERVAL_MS;
-    this.statusTimer = setInterval(() => this.tick(), Math.min(STATUS_INTERVAL_MS, senderMs));
     await this.service.subscribe(
       new TakeOver((client) => this.takeOver(client)),
       slotName,
       formatLsn(startLsn),
     );
-    this.readingHeld = true;
+    const senderMs = walSenderTimeoutMs > 0 ? walSenderTimeoutMs / 3 : STATUS_INTERVAL_MS;
+    this.statusTimer = setInterval(() => this.tick(), Math.min(STATUS_INTERVAL_MS, senderMs));
   }
 
   private async takeOver(client: Client): Promise<void> {
-    const { slotName, publicationName, startLsn } = this.options;
+    const { slotName, publicationName, startLsn, minLivenessDeadlineMs: deadlineMs } = this.options;
     const { connection } = client as unknown as { connection: { stream: Duplex } };
     const socket = new CopyBothSocket(connection.stream);
     this.socket = socket;
-    this.heardAtMs = performance.now();
     const publication = `"${publicationName.replaceAll('"', '""')}"`.replaceAll("'", "''");
     socket.sendQuery(
       `START_REPLICATION SLOT "${slotName}" LOGICAL ${formatLsn(startLsn)} ` +
         `(proto_version '1', publication_names '${publication}')`,
     );
-    const deadline = setTimeout(() => socket.fail(startTimeout()), START_DEADLINE_MS);
+    const deadline = setTimeout(() => socket.fail(startTimeout()), deadlineMs ?? START_DEADLINE_MS);
     try {
       while (!this.started) await this.readFrames(socket);
     } finally {
@@ -198,7 +195,7 @@ export class ReplicationStream implements Source {
       return;
     }
     if (verdict === 'ask') this.askedAtMs = nowMs;
-    if (this.started) this.sendStatus(verdict === 'ask');
+    this.sendStatus(verdict === 'ask');
   }
 
   /**
