@@ -219,19 +219,21 @@ describe("traps of the library's transport", () => {
     assert.doesNotMatch(output, /reported|rejected/, 'the trap: nobody could have handled it');
 
     const { outbox } = scene.config;
-    const reading = await scene.openStream({
-      startLsn,
-      outbox: {
-        schema: outbox.schema,
-        table: outbox.table,
-        seqColumn: 'type',
-        xidColumn: 'xid',
-        requiredColumns: [],
-        foreignOids: new Set(),
-      },
-    });
-    streams.push(reading);
-    await assert.rejects(readEvents(reading, 1), { code: 'identity-invalid', consequence: 'stop' });
+    const wrong = {
+      schema: outbox.schema,
+      table: outbox.table,
+      seqColumn: 'type',
+      xidColumn: 'xid',
+      requiredColumns: [],
+      foreignOids: new Set<number>(),
+    };
+    // While opening, when the row comes in one packet with the server's answer; else at the first read.
+    const read = async (): Promise<void> => {
+      const reading = await scene.openStream({ startLsn, outbox: wrong });
+      streams.push(reading);
+      await readEvents(reading, 1);
+    };
+    await assert.rejects(read(), { code: 'identity-invalid', consequence: 'stop' });
   });
 
   test('P2 trap 6: built-in decoding loses digits, microseconds and the sign', async () => {

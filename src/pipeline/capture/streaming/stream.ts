@@ -113,6 +113,8 @@ export class ReplicationStream implements Source {
     const socket = this.socket as CopyBothSocket;
     signal.addEventListener('abort', socket.wakeReader, { once: true });
     try {
+      // What came in one packet with the answer to START_REPLICATION must not wait for the next one.
+      yield this.assembly.take();
       let lastReadMs = 0;
       while (!signal.aborted) {
         const sinceMs = performance.now() - lastReadMs;
