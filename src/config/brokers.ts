@@ -7,7 +7,7 @@ import type { SecretName, Settings } from './settings.ts';
 export function brokerConfig(settings: Settings, warn: (text: string) => void): BrokerConfig {
   const { BROKER: broker } = settings.values;
   if (broker === 'kafka') return kafkaConfig(settings, warn);
-  if (broker === 'rabbitmq') return rabbitmqConfig(settings);
+  if (broker === 'rabbitmq') return rabbitmqConfig(settings, warn);
   if (broker === undefined) requireBroker(settings);
   return { kind: 'stdout' };
 }

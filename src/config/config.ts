@@ -111,6 +111,8 @@ export interface RabbitmqConfig {
   readonly urls: () => readonly string[];
   /** Template, or undefined: then ROUTE_TOPIC is the exchange. */
   readonly exchange: string | undefined;
+  /** The exchange is the same for every event: its template names no column. */
+  readonly exchangeIsConstant: boolean;
   readonly exchangeType: 'topic' | 'direct' | 'fanout' | 'headers';
   /** true: declare exchanges (durable) when missing; false: only check. */
   readonly declare: boolean;

@@ -1,5 +1,6 @@
 import type { SslMode } from './config.ts';
 import { integer, oneOf } from './formats.ts';
+import { refuseMisplacedAt } from './mask.ts';
 
 /** The parts that a libpq URL names; a part that it leaves open is undefined. */
 export interface DatabaseUrl {
@@ -38,6 +39,7 @@ const USED = new Set([
  */
 export function parseDatabaseUrl(text: string): DatabaseUrl {
   if (!/^postgres(?:ql)?:\/\//u.test(text)) throw new Error(FORM);
+  refuseMisplacedAt(text);
   refuseSeveralHosts(text);
   const url = urlOf(text);
   const parameter = (name: string): string | undefined => url.searchParams.get(name) || undefined;

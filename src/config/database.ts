@@ -2,6 +2,7 @@ import { userInfo } from 'node:os';
 import type { DatabaseConfig, DatabaseConnection, Secret, SslMode } from './config.ts';
 import { parseDatabaseUrl } from './database-url.ts';
 import type { DatabaseUrl } from './database-url.ts';
+import { isParameterName } from './mask.ts';
 import { problemOf, readSecretFile, secretOf } from './secret.ts';
 import type { Settings } from './settings.ts';
 
@@ -32,7 +33,11 @@ export function databaseConfig(settings: Settings, warn: (text: string) => void)
 
 function checkConnection(settings: Settings, url: Secret | undefined, warn: (text: string) => void): void {
   const parsed = parsedUrl(url);
-  for (const name of parsed.ignored) warn(`DATABASE_URL: the parameter "${name}" is not used`);
+  for (const name of parsed.ignored) {
+    // Anything else may be a piece of a password.
+    const named = isParameterName(name) ? `the parameter "${name}"` : 'a parameter whose name is no word';
+    warn(`DATABASE_URL: ${named} is not used`);
+  }
   const files = tlsFiles(settings, parsed);
   const mode = sslMode(settings, parsed);
   const { problems } = settings;

@@ -1,3 +1,5 @@
+import { textList } from './formats.ts';
+import { maskUrl } from './mask.ts';
 import { OPTIONS } from './schema.ts';
 import type { Option } from './schema.ts';
 import { VARIABLES } from './settings.ts';
@@ -39,12 +41,7 @@ function masked(name: string, raw: unknown): string {
   const options: Readonly<Record<string, Option>> = OPTIONS;
   const secret = options[name]?.secret;
   if (secret === undefined) return text;
-  return secret === 'url' ? maskPasswords(text) : MASK;
-}
-
-/** Passwords of every URL in the text, before the host (up to the last @: passwords hold unescaped ones) and as parameter. */
-export function maskPasswords(text: string): string {
-  return text
-    .replaceAll(/(\/\/[^:@/,\s]*):(?:[^,\s]*?)@(?=[^@]*(?:,|$))/gu, `$1:${MASK}@`)
-    .replaceAll(/([?&](?:ssl)?password=)[^&#,\s]*/gu, `$1${MASK}`);
+  if (secret !== 'url') return MASK;
+  // Only RabbitMQ takes several; a comma of a database URL may be one of its password.
+  return name === 'RABBITMQ_URL' ? textList(raw).map(maskUrl).join(',') : maskUrl(text);
 }

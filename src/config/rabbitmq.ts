@@ -1,21 +1,27 @@
+import { RelayError } from '../errors/errors.ts';
 import type { RabbitmqConfig, Secret } from './config.ts';
 import { isGiven, tlsConfig } from './brokers.ts';
+import { parseTemplate } from '../pipeline/envelope/template.ts';
 import { textList } from './formats.ts';
+import { refuseMisplacedAt } from './mask.ts';
 import { problemOf, secretOf } from './secret.ts';
 import type { Settings } from './settings.ts';
 
 const FORM = 'expected amqp://user:password@host:port/vhost or amqps://…, comma-separated';
 
 /** Notes problems; what it returns is of use only when there are none. */
-export function rabbitmqConfig(settings: Settings): RabbitmqConfig {
+export function rabbitmqConfig(settings: Settings, warn: (text: string) => void): RabbitmqConfig {
   const { values } = settings;
   const url = secretOf(settings, 'RABBITMQ_URL');
   const password = secretOf(settings, 'RABBITMQ_PASSWORD');
   const tls = tlsConfig(settings, 'RABBITMQ');
-  const urls = (): readonly string[] =>
-    urlList(url?.() ?? '').map((entry) => withCredentials(entry, values.RABBITMQ_USERNAME, password));
   const schemes = checkedSchemes(settings, url);
   const encrypted = schemes.has('amqps:');
+  const urls = (): readonly string[] => {
+    const entries = urlList(url?.() ?? '');
+    requireSchemes(entries, schemes);
+    return entries.map((entry) => withCredentials(entry, values.RABBITMQ_USERNAME, password));
+  };
   if (schemes.size > 0 && !encrypted && tls.given.length > 0) {
     settings.problems.push({
       variable: 'RABBITMQ_URL',
@@ -23,10 +29,12 @@ export function rabbitmqConfig(settings: Settings): RabbitmqConfig {
     });
   }
   if (values.RABBITMQ_AUTH === 'external') checkExternal(settings, encrypted || schemes.size === 0);
+  if (schemes.has('amqp:')) warnOfClearText(urls(), warn);
   return {
     kind: 'rabbitmq',
     urls,
     exchange: values.RABBITMQ_EXCHANGE,
+    exchangeIsConstant: isConstant(values.RABBITMQ_EXCHANGE ?? values.ROUTE_TOPIC),
     exchangeType: values.RABBITMQ_EXCHANGE_TYPE,
     declare: values.RABBITMQ_DECLARE,
     routingKey: values.RABBITMQ_ROUTING_KEY,
@@ -35,6 +43,10 @@ export function rabbitmqConfig(settings: Settings): RabbitmqConfig {
     tls: encrypted ? tls.config : undefined,
     auth: values.RABBITMQ_AUTH,
   };
+}
+
+function isConstant(template: string): boolean {
+  return parseTemplate(template).columns.length === 0;
 }
 
 /** The protocols in use, each once; empty when the URLs are wrong or missing, which is noted. */
@@ -53,6 +65,24 @@ function checkedSchemes(settings: Settings, url: Secret | undefined): ReadonlySe
   if (problem === undefined) return schemes;
   settings.problems.push(problem);
   return new Set();
+}
+
+/** A file that is rotated may name other hosts and passwords; what TLS is made of was decided at start. */
+function requireSchemes(entries: readonly string[], schemes: ReadonlySet<string>): void {
+  const [started] = schemes;
+  if (started === undefined || entries.every((entry) => parseUrl(entry).protocol === started)) return;
+  throw new RelayError('stop', 'rabbitmq-url', `RABBITMQ_URL no longer begins with ${started}//`, {
+    advice: 'Restart the relay to change between amqp:// and amqps://.',
+  });
+}
+
+function warnOfClearText(urls: readonly string[], warn: (text: string) => void): void {
+  const exposed = urls.map((entry) => new URL(entry)).some((url) => url.password !== '' && !isLocal(url));
+  if (exposed) warn('RABBITMQ_URL: without TLS the password is sent in the clear; use amqps://');
+}
+
+function isLocal({ hostname }: URL): boolean {
+  return /^(?:localhost|127(?:\.\d+){3}|\[::1\])$/u.test(hostname);
 }
 
 function checkExternal(settings: Settings, encrypted: boolean): void {
@@ -74,6 +104,13 @@ function parseUrl(text: string): URL {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url === undefined || !['amqp:', 'amqps:'].includes(url.protocol) || url.hostname === '')
     throw new Error(FORM);
+  refuseMisplacedAt(text);
+  const heartbeat = url.searchParams.get('heartbeat');
+  // 0 turns heartbeats off: a broker that is gone without a word would never be missed.
+  if (heartbeat !== null && !/^[1-9]\d{0,4}$/u.test(heartbeat))
+    throw new Error(
+      'heartbeat: expected seconds as a whole number of at least 1; without it the relay takes 10',
+    );
   return url;
 }
 

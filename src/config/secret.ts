@@ -14,7 +14,11 @@ export function secretOf(settings: Settings, name: SecretName): Secret | undefin
   const fileVariable = `${name}_FILE`;
   const path = settings.raw(fileVariable);
   const plain = settings.raw(name);
-  if (typeof path !== 'string') return plain === null ? undefined : plainSecret(plain);
+  if (path === null) return plain === null ? undefined : plainSecret(plain);
+  if (typeof path !== 'string') {
+    settings.problems.push({ variable: fileVariable, message: 'expected the path of a file, as a text' });
+    return undefined;
+  }
   if (plain !== null && settings.layer(name) === settings.layer(fileVariable)) {
     settings.problems.push({
       variable: name,

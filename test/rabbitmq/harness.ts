@@ -11,6 +11,7 @@ export function rabbitmqConfig(url: string, over: Partial<RabbitmqConfig> = {}):
     kind: 'rabbitmq',
     urls: () => [url],
     exchange: undefined,
+    exchangeIsConstant: true,
     exchangeType: 'topic',
     declare: false,
     routingKey: undefined,

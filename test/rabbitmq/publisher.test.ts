@@ -182,6 +182,26 @@ describe('RabbitMQ publisher', { timeout: 180_000 }, () => {
     assert.ok(isStop('rabbitmq-exchange-mismatch')(harness.fatal[0]));
   });
 
+  test('P10 an exchange that a row has named and that is of another type is refused, and the others flow on', async (t) => {
+    const { exchange, harness } = await setUp(t, {
+      declare: true,
+      exchangeType: 'direct',
+      exchangeIsConstant: false,
+    });
+    const other = uniqueName('other');
+    const queue = await bindQueue({ url, exchange: other, exchangeType: 'direct', pattern: 'route' });
+    t.after(async () => await queue.drop());
+    const [outcome, neighbour] = await harness.send([
+      message(exchange),
+      message(other, { routingKey: 'route' }),
+    ]);
+    assert.ok(outcome?.kind === 'rejected' && outcome.missingDestination === true && !outcome.permanent);
+    assert.equal(outcome.code, 'rabbitmq-exchange-mismatch');
+    assert.match(outcome.reason, /RABBITMQ_EXCHANGE_TYPE/);
+    assert.equal(neighbour?.kind, 'durable');
+    assert.deepEqual(harness.fatal, []);
+  });
+
   test('P10 what AMQP can not carry is refused for good, and its neighbours are durable', async (t) => {
     const { exchange, harness } = await setUp(t);
     const queue = await bindQueue({ url, exchange });

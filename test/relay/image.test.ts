@@ -39,11 +39,14 @@ async function finished(
 }
 
 /** An HTTP server that answers only `/livez`; `status` is what it says. */
-async function healthServer(status: number): Promise<{ port: number; close: () => void }> {
+async function healthServer(
+  status: number,
+  host = '127.0.0.1',
+): Promise<{ port: number; close: () => void }> {
   const server = createServer((request, response) => {
     response.writeHead(request.url === '/livez' ? status : 404).end();
   });
-  server.listen(0, '127.0.0.1');
+  server.listen(0, host);
   await once(server, 'listening');
   return { port: (server.address() as AddressInfo).port, close: () => server.close() };
 }
@@ -118,6 +121,20 @@ describe('image', { timeout: 300_000 }, () => {
           code,
           output: '',
         });
+      } finally {
+        server.close();
+      }
+    });
+
+  for (const [configured, listens] of [
+    ['127.0.0.2', '127.0.0.2'],
+    ['0.0.0.0', '127.0.0.1'],
+  ] as const)
+    test(`its health check follows HTTP_HOST=${configured}`, async () => {
+      const server = await healthServer(200, listens);
+      try {
+        const env = { HTTP_HOST: configured, HTTP_PORT: String(server.port) };
+        assert.equal((await finished(execInImage(image, image.healthcheck, { env }))).code, 0);
       } finally {
         server.close();
       }

@@ -58,7 +58,7 @@ export const RELAY_OPTIONS = {
 
   HTTP_HOST: {
     group: 'operation',
-    doc: 'Address for /metrics, /livez and /readyz.',
+    doc: 'Address that /metrics, /status, /livez and /readyz are served on.',
     default: '0.0.0.0',
     format: format.text,
   },

@@ -27,6 +27,10 @@ const IDENTIFIER =
   'expected one SQL identifier of at most 63 bytes; write "Name" in double quotes to keep capital letters';
 const TABLE = 'expected table or schema.table, as in SQL; a part with other characters goes in double quotes';
 const PG_URL = 'expected postgresql://user:password@host:port/database';
+const MISPLACED =
+  'has an "@" behind the host; special characters are written %XX (@ is %40, / is %2F, ? is %3F, # is %23)';
+const HEARTBEAT =
+  'heartbeat: expected seconds as a whole number of at least 1; without it the relay takes 10';
 const AMQP_URL = 'expected amqp://user:password@host:port/vhost or amqps://…, comma-separated';
 const TOPIC = 'expected a legal Kafka topic: 1 to 249 letters, digits, ".", "_" and "-"';
 const LATER =
@@ -41,10 +45,10 @@ const TABLE_OF_BAD_INPUT: readonly (readonly [Record<string, string>, ...string[
   ],
   [{ DATABASE_URL: 'host=db user=relay' }, `DATABASE_URL: ${PG_URL}`],
   [{ DATABASE_URL: 'mysql://db/shop' }, `DATABASE_URL: ${PG_URL}`],
-  [
-    { DATABASE_URL: 'postgres://u:hush/hush@db/shop' },
-    `DATABASE_URL: ${PG_URL}; special characters in the password are written %XX (@ is %40, / is %2F, # is %23)`,
-  ],
+  [{ DATABASE_URL: 'postgres://u:hush/hush@db/shop' }, `DATABASE_URL: ${MISPLACED}`],
+  [{ DATABASE_URL: 'postgresql://u:12?hush@h/db' }, `DATABASE_URL: ${MISPLACED}`],
+  [{ DATABASE_URL: 'postgresql://u:12#hush@h/db' }, `DATABASE_URL: ${MISPLACED}`],
+  [{ DATABASE_URL: 'postgresql://u:12@b/hush@h/db' }, `DATABASE_URL: ${MISPLACED}`],
   [{ DATABASE_URL: 'postgres://u:100%@db/shop' }, 'DATABASE_URL: a % in the password must be written %25'],
   [
     { DATABASE_URL: 'postgres://u@db1,db2/shop' },
@@ -154,6 +158,9 @@ const TABLE_OF_BAD_INPUT: readonly (readonly [Record<string, string>, ...string[
     { ...RABBIT, RABBITMQ_URL: 'amqp://r1,amqps://r2' },
     'RABBITMQ_URL: mixes amqp:// and amqps://; all nodes of a cluster need the same',
   ],
+  [{ ...RABBIT, RABBITMQ_URL: 'amqp://u:12?hush@r1' }, `RABBITMQ_URL: ${MISPLACED}`],
+  [{ ...RABBIT, RABBITMQ_URL: 'amqp://r1?heartbeat=0' }, `RABBITMQ_URL: ${HEARTBEAT}`],
+  [{ ...RABBIT, RABBITMQ_URL: 'amqp://r1,amqp://r2?heartbeat=off' }, `RABBITMQ_URL: ${HEARTBEAT}`],
   [{ ...RABBIT, RABBITMQ_SSL_CA_FILE: PEM }, 'RABBITMQ_URL: amqps:// is needed with RABBITMQ_SSL_CA'],
   [
     { ...RABBIT, RABBITMQ_AUTH: 'external' },
@@ -199,6 +206,22 @@ const TABLE_OF_BAD_INPUT: readonly (readonly [Record<string, string>, ...string[
   [
     { OUTBOX_RELAY_CONFIG: file('list.json', '[]') },
     `OUTBOX_RELAY_CONFIG: can't read the file ${join(folder, 'list.json')} (expected one JSON object)`,
+  ],
+  ...(
+    [
+      ['token', '{\n  "PGPASSWORD": hush\n}', 2, 17],
+      ['comma', '{"PGPASSWORD": "hush" "PGUSER": "u"}', 1, 23],
+      ['end', '{"PGPASSWORD": "hush"', 1, 22],
+      ['short', 'hush', 1, 1],
+    ] as const
+  ).map(([name, content, line, column]): readonly [Record<string, string>, string] => [
+    { OUTBOX_RELAY_CONFIG: file(`${name}.json`, content) },
+    `OUTBOX_RELAY_CONFIG: can't read the file ${join(folder, `${name}.json`)} (not valid JSON at line ${line} column ${column})`,
+  ]),
+  [{ OUTBOX_RELAY_CONFIG: NOWHERE }, `OUTBOX_RELAY_CONFIG: can't read the file ${NOWHERE} (ENOENT)`],
+  [
+    { OUTBOX_RELAY_CONFIG: file('number.json', '{"DATABASE_PASSWORD_FILE": 42}') },
+    'DATABASE_PASSWORD_FILE: expected the path of a file, as a text',
   ],
 ];
 

@@ -215,7 +215,8 @@ export function culpritOutcome(error: unknown): Outcome {
     reason: `${textOf(error)}. ${rule.advice}`,
     permanent: rule.consequence === 'park',
     scope: 'event',
-    ...(rule.code === 'exchange-missing' ? { missingDestination: true } : {}),
+    // A permission that is being changed needs a person, as a missing exchange does: attempts in a row would park in seconds.
+    ...(['exchange-missing', 'access-refused'].includes(rule.code) ? { missingDestination: true } : {}),
   };
 }
 

@@ -20,7 +20,7 @@ export interface ExchangesOptions {
   /** The exchange is there: send. */
   readonly release: (entries: readonly Entry[]) => void;
   readonly refuse: (entries: readonly Entry[], outcome: Outcome) => void;
-  /** The exchange can't be used as configured. */
+  /** The one exchange of all events can't be used as configured. */
   readonly onFatal: (error: RelayError) => void;
 }
 
@@ -137,18 +137,15 @@ export class Exchanges {
 
   private refusal(exchange: string, error: unknown): Outcome {
     const code = (error as { code?: unknown }).code;
-    if (code === 404) {
-      return {
-        kind: 'rejected',
-        code: 'exchange-missing',
-        reason: `exchange "${exchange}" does not exist`,
-        permanent: false,
-        scope: 'event',
-        missingDestination: true,
-      };
-    }
-    if (code === 406 && this.options.config.declare)
-      this.options.onFatal(mismatch(exchange, error, this.options.config));
+    const { config, onFatal } = this.options;
+    if (code === 404) return unusable('exchange-missing', `exchange "${exchange}" does not exist`);
+    if (code === 403) return unusable('access-refused', textOf(error));
+    if (code !== 406 || !config.declare)
+      return { kind: 'unknown', code: 'exchange-check-failed', reason: textOf(error) };
+    const cause = mismatch(exchange, error, config);
+    // An exchange that a row has named is that row's trouble: to halt for it would hold up all others.
+    if (!config.exchangeIsConstant) return unusable(cause.code, `${cause.message}. ${cause.advice}`);
+    onFatal(cause);
     return { kind: 'unknown', code: 'exchange-check-failed', reason: textOf(error) };
   }
 
@@ -163,6 +160,10 @@ export class Exchanges {
     this.channel = channel;
     return channel;
   }
+}
+
+function unusable(code: string, reason: string): Outcome {
+  return { kind: 'rejected', code, reason, permanent: false, scope: 'event', missingDestination: true };
 }
 
 function mismatch(exchange: string, cause: unknown, config: RabbitmqConfig): RelayError {

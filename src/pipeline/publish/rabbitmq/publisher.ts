@@ -111,6 +111,7 @@ class RabbitmqPublisher implements Publisher {
 
   private start(session: Session, where: string): void {
     this.session = session;
+    this.suspects.connected();
     this.connectedBefore = true;
     this.answered = false;
     this.events.onConnection(true, where);

@@ -7,6 +7,7 @@ import { openConfirms } from './connection.ts';
 import type { Connection } from './connection.ts';
 import { blameOf, culpritOutcome, lostOutcome, textOf } from './errors.ts';
 import { Exchanges } from './exchanges.ts';
+import { isOverdue } from './overdue.ts';
 import { Probe } from './probe.ts';
 import { refusalBeforeSending } from './properties.ts';
 import type { Suspects } from './suspects.ts';
@@ -40,7 +41,7 @@ export class Session {
   /** Undefined while it is opened again after the broker closed it. */
   private main: ConfirmWindow | undefined;
   private reopeningSinceMs: number | undefined;
-  private blocked = false;
+  private blockedAtMs: number | undefined;
   private unblockedAtMs: number;
   private ended = false;
   private lastError: unknown;
@@ -77,7 +78,7 @@ export class Session {
 
   /** True when messages may be handed over now. */
   get ready(): boolean {
-    return this.main !== undefined && this.main.writable && !this.blocked && !this.ended;
+    return this.main !== undefined && this.main.writable && this.blockedAtMs === undefined && !this.ended;
   }
 
   /** Call once before the `send`s of a batch. */
@@ -143,9 +144,9 @@ export class Session {
     model.on('close', (error) =>
       this.tearDown(error ?? this.lastError ?? new Error('the connection was closed')),
     );
-    model.on('blocked', () => (this.blocked = true));
+    model.on('blocked', () => (this.blockedAtMs ??= this.options.now()));
     model.on('unblocked', () => {
-      this.blocked = false;
+      this.blockedAtMs = undefined;
       this.unblockedAtMs = this.options.now();
       this.options.onReady();
     });
@@ -206,15 +207,21 @@ export class Session {
   /** No answer within the deadline: the connection is half-open, or the broker hangs. */
   private checkDeadline(): void {
     const { now, config } = this.options;
-    const since = this.oldestSentAtMs();
-    // A blocked broker has said that it will not answer; heartbeats watch the connection meanwhile.
+    const { blockedAtMs, unblockedAtMs } = this;
+    const { confirmTimeoutMs } = config;
+    const sinceMs = this.oldestSentAtMs();
     const late =
-      since !== undefined &&
-      !this.blocked &&
-      now() - Math.max(since, this.unblockedAtMs) > config.confirmTimeoutMs;
+      sinceMs !== undefined &&
+      isOverdue({ nowMs: now(), sinceMs, blockedAtMs, unblockedAtMs, confirmTimeoutMs });
     // Late twice: after the process was stopped for a while, the answers are waiting to be read.
-    if (late && this.overdue) this.tearDown(new Error(`no confirm within ${config.confirmTimeoutMs} ms`));
+    if (late && this.overdue) this.tearDown(new Error(this.lateness(confirmTimeoutMs)));
     this.overdue = late;
+  }
+
+  private lateness(confirmTimeoutMs: number): string {
+    return this.blockedAtMs === undefined
+      ? `no confirm within ${confirmTimeoutMs} ms`
+      : 'the broker has kept the connection blocked for too long';
   }
 
   private oldestSentAtMs(): number | undefined {

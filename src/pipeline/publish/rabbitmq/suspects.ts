@@ -11,7 +11,7 @@ const SUCCESSES_TO_TRUST = 100;
  * shown what it does. Pure; lives longer than a connection.
  */
 export class Suspects {
-  /** Learned from a refusal; bytes. */
+  /** Learned from a refusal on this connection; bytes. */
   maxBodyBytes = Number.POSITIVE_INFINITY;
   /** Weak: one that is parked meanwhile never comes back. */
   private readonly messages = new WeakSet<Message>();
@@ -20,6 +20,11 @@ export class Suspects {
   private readonly exchanges = new Map<string, number>();
   /** Outcomes to come until messages may be outstanding together again. */
   private quarantined = 0;
+
+  /** The limit may have been raised meanwhile, or this is another node: what was learned may refuse good messages. */
+  connected(): void {
+    this.maxBodyBytes = Number.POSITIVE_INFINITY;
+  }
 
   /** True when the message must be sent alone. */
   has(message: Message): boolean {
@@ -56,9 +61,11 @@ export class Suspects {
     if (outcome.kind === 'unknown') return;
     if (this.quarantined > 0) this.quarantined--;
     const culprit = outcome.kind === 'rejected';
-    // A culprit that is tried again must not hurt its neighbours the next time.
-    if (culprit && outcome.missingDestination !== true) this.suspect(message);
-    else this.messages.delete(message);
+    // A culprit that is tried again must not hurt its neighbours the next time. A missing exchange hurts nobody: it is
+    // checked before anything is sent there.
+    if (culprit && (outcome.missingDestination !== true || outcome.code === 'access-refused')) {
+      this.suspect(message);
+    } else this.messages.delete(message);
     const successes = this.exchanges.get(message.destination);
     if (successes === undefined) return;
     if (culprit) this.exchanges.set(message.destination, 0);

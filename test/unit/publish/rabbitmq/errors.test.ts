@@ -75,12 +75,12 @@ describe('errors of RabbitMQ', () => {
     }
   });
 
-  test('P10 the culprit is refused: for good, or as a missing destination', () => {
+  test('P10 the culprit is refused: for good, or with the grace of a missing destination', () => {
     const missing = culpritOutcome(withCode(404));
     assert.ok(missing.kind === 'rejected' && missing.missingDestination === true && !missing.permanent);
     const invalid = culpritOutcome(withCode(406));
     assert.ok(invalid.kind === 'rejected' && invalid.permanent);
     const refused = culpritOutcome(withCode(403));
-    assert.ok(refused.kind === 'rejected' && !refused.permanent && refused.missingDestination === undefined);
+    assert.ok(refused.kind === 'rejected' && !refused.permanent && refused.missingDestination === true);
   });
 });

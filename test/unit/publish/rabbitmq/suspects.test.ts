@@ -66,4 +66,22 @@ describe('suspects', () => {
     assert.ok(!suspects.has(each));
     assert.equal(suspects.maxBodyBytes, 10);
   });
+
+  test('P10 a limit that was learned does not outlive the connection: it may have been raised', () => {
+    const suspects = new Suspects();
+    suspects.channelClosed({ kind: 'size', maxBytes: 10 }, []);
+    suspects.connected();
+    assert.equal(suspects.maxBodyBytes, Number.POSITIVE_INFINITY);
+  });
+
+  test('P10 one that is refused again and again goes alone, one whose exchange is missing need not', () => {
+    const suspects = new Suspects();
+    const [refused, missing] = [message('refused'), message('missing')];
+    suspects.settled(refused, { ...REFUSED, code: 'access-refused', missingDestination: true });
+    suspects.settled(missing, { ...REFUSED, code: 'exchange-missing', missingDestination: true });
+    assert.deepEqual(
+      [refused, missing].map((each) => suspects.has(each)),
+      [true, false],
+    );
+  });
 });
