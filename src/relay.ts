@@ -12,7 +12,7 @@ import { Observer } from './observe/observer.ts';
 import { createRouter } from './pipeline/envelope/router.ts';
 import { createPublisher } from './pipeline/publish/create-publisher.ts';
 import type { Publisher, PublisherEvents } from './pipeline/publish/publisher.ts';
-import { Session, type CarriedProgress } from './session.ts';
+import { Session, type CarriedProgress, type SessionEnd } from './session.ts';
 import type { Stage } from './stage.ts';
 
 export interface RelayOptions {
@@ -32,6 +32,8 @@ export interface RelayEnd {
   readonly clean: boolean;
 }
 
+/** A session that lasted so long was no false start. */
+const STABLE_SESSION_MS = 10_000;
 /** A relay that waits for a person looks again this often. */
 const HALT_MS = 30_000;
 
@@ -92,7 +94,8 @@ export class Relay {
   }
 
   private async lead(): Promise<void> {
-    const { config, stop } = this.options;
+    const { config, stop, log } = this.options;
+    const startedMs = performance.now();
     const ending = new AbortController();
     this.endSession = () => ending.abort();
     // It may have failed while no session ran.
@@ -108,32 +111,43 @@ export class Relay {
       stop: sessionStop,
       carried: this.carried,
       onStage: (stage) => this.onStage(stage),
+      onConnected: () => {
+        this.ready = true;
+      },
     });
     const end = await session.run();
     ending.abort();
     await connecting;
     this.carried = end.carried;
-    if (stop.aborted) {
-      this.unknown = end.unknown + (end.carried?.unwritten.length ?? 0);
-      this.clean = end.error === undefined;
-    }
+    this.note(end);
     const { publisherError } = this;
     const error = publisherError ?? end.error;
-    if (error === undefined || stop.aborted) return;
+    if (error === undefined) return;
+    if (stop.aborted) {
+      log.warn('the drain did not come to its end', { error });
+      return;
+    }
     if (publisherError) await this.dropPublisher();
+    // Not when a stage begins: what fails right after it would be tried again ten times a second.
+    if (performance.now() - startedMs > STABLE_SESSION_MS) this.backoff.reset();
     await this.afterError(error, publisherError ? this.brokerWorked : this.ready);
   }
 
   private onStage(stage: Stage | undefined): void {
     this.stage = stage;
     if (!stage) return;
-    this.ready = true;
     // Also tells the change log that the trouble is over: the next one must not pass for a repetition.
     this.observer.changes.report('session', 'delivering', {
       level: this.backoff.attempts > 0 ? 'info' : 'debug',
       message: 'connected to PostgreSQL, delivering',
     });
-    this.backoff.reset();
+  }
+
+  /** What would be delivered again if the process ended now; the next session may take care of it. */
+  private note(end: SessionEnd): void {
+    const before = end.led ? 0 : this.unknown;
+    this.unknown = before + end.unknown + (end.led ? (end.carried?.unwritten.length ?? 0) : 0);
+    this.clean = end.error === undefined && this.unknown === 0;
   }
 
   private async afterError(failure: unknown, worked: boolean): Promise<void> {

@@ -32,6 +32,8 @@ export interface SessionOptions {
   readonly carried: CarriedProgress | undefined;
   /** The stage that runs now, for metrics and for waking it when the broker has room. */
   readonly onStage: (stage: Stage | undefined) => void;
+  /** The database let us in and is as it should be: from here on an error is an outage, not a wrong setting. */
+  readonly onConnected: () => void;
 }
 
 export interface CarriedProgress extends Carried {
@@ -44,6 +46,8 @@ export interface SessionEnd {
   /** Sends whose outcome nobody knows; they are sent again by whoever comes next. */
   readonly unknown: number;
   readonly error: unknown;
+  /** Something was read and sent, or could have been. */
+  readonly led: boolean;
 }
 
 const BEYOND_EVERYTHING = 2n ** 64n;
@@ -55,6 +59,7 @@ export class Session {
   private carried: CarriedProgress | undefined;
   private readonly drainBudgetMs: () => number;
   private unknown = 0;
+  private led = false;
 
   constructor(options: SessionOptions) {
     this.options = options;
@@ -74,7 +79,7 @@ export class Session {
     } finally {
       connections.abort();
     }
-    return { carried: this.carried, unknown: this.unknown, error };
+    return { carried: this.carried, unknown: this.unknown, error, led: this.led };
   }
 
   private async lead(connections: AbortSignal): Promise<void> {
@@ -90,7 +95,10 @@ export class Session {
       const leading = await becomeLeader(client, {
         slotName: config.slotName,
         signal: stop,
-        onStandby: () => observer.setMode('standby', 'another-leader'),
+        onStandby: () => {
+          this.options.onConnected();
+          observer.setMode('standby', 'another-leader');
+        },
       });
       if (leading) await this.deliver(client);
     } finally {
@@ -123,6 +131,7 @@ export class Session {
     const checked = await preflight(client, config);
     let progress = await this.establish(client, checked);
     if (!progress) return;
+    this.options.onConnected();
     await this.writeCarried(client, progress);
     if (progress.handover === 'table') {
       await this.deliverTable(client, progress);
@@ -189,8 +198,10 @@ export class Session {
     const source = new TablePass({
       config,
       client,
-      snapshot: progress.snapshot ?? '',
-      horizon: config.cleanup === 'none' ? progress.horizon : undefined,
+      rows: {
+        snapshot: progress.snapshot ?? '',
+        horizon: config.cleanup === 'none' ? progress.horizon : undefined,
+      },
       afterSeq,
     });
     const settlement = new Settlement({
@@ -247,7 +258,7 @@ export class Session {
   }
 
   private async openStream(startLsn: bigint, checked: Preflight): Promise<ReplicationStream> {
-    const { config, observer } = this.options;
+    const { config } = this.options;
     const { outbox } = config;
     const connection = config.database.connection();
     return attemptEach(connection, (tls) =>
@@ -265,7 +276,6 @@ export class Session {
           foreignOids: checked.foreignOids,
         },
         walSenderTimeoutMs: checked.walSenderTimeoutMs,
-        onServerTime: (serverMs) => observer.clock.observe(serverMs, performance.now(), performance.now()),
       }),
     );
   }
@@ -274,6 +284,7 @@ export class Session {
     stage: Stage,
     progress: { phase: Phase; slotCreatedLsn: bigint },
   ): Promise<StageEnd> {
+    this.led = true;
     this.options.onStage(stage);
     const end = await stage.run();
     this.options.onStage(undefined);

@@ -38,6 +38,8 @@ export interface StageEnd {
 /** A publisher answers within its own deadline; this one only guards against an answer that never comes. */
 const OUTCOME_DEADLINE_MS = 60_000;
 const SWEEP_INTERVAL_MS = 5_000;
+/** Under an old snapshot elsewhere, dead rows make a sweep slow: it rests so many times as long as it took. */
+const SWEEP_REST = 20;
 
 /**
  * Runs the pipeline over one source, with the settler beside it, and ends both in order. Whatever happens first wins:
@@ -123,10 +125,13 @@ export class Stage {
       moveHorizon: (snapshot) => store.moveHorizon(client, slotCreatedLsn, snapshot),
     });
     let running = false;
+    let restUntilMs = 0;
     const step = async (): Promise<void> => {
-      if (running || this.failure.signal.aborted) return;
+      if (running || this.failure.signal.aborted || performance.now() < restUntilMs) return;
       running = true;
+      const startedMs = performance.now();
       const orphans = await sweep.step(client, this.failure.signal);
+      restUntilMs = performance.now() + SWEEP_REST * (performance.now() - startedMs);
       running = false;
       if (orphans.length === 0) return;
       observer.metrics.orphans.inc(orphans.length);

@@ -19,6 +19,9 @@ export interface PipelineOptions extends Omit<DispatcherOptions, 'onVerdicts'> {
   readonly onSkipped: (count: number) => void;
 }
 
+/** So many windows of transactions are remembered behind one that is not settled, before reading is held back. */
+const MAX_REMEMBERED_WINDOWS = 20;
+
 export type Durable = Extract<Verdict, { kind: 'durable' }>;
 
 /**
@@ -42,7 +45,7 @@ export class Pipeline {
   async run(signal: AbortSignal): Promise<void> {
     for await (const batch of this.options.source.batches(signal)) {
       this.accept(batch);
-      await this.window.room(signal);
+      await this.window.room(signal, () => this.remembersTooMuch());
     }
     await unlessAborted(this.dispatcher.idle(), signal);
   }
@@ -83,6 +86,14 @@ export class Pipeline {
       else this.send(event);
     }
     if (skipped > 0) onSkipped(skipped);
+  }
+
+  /**
+   * One event that can't be delivered keeps all later transactions from being acknowledged, while they flow and leave the
+   * window. What is remembered about them is small, but must not grow for hours.
+   */
+  private remembersTooMuch(): boolean {
+    return this.options.settlement.openTransactions > this.options.window.maxEvents * MAX_REMEMBERED_WINDOWS;
   }
 
   private send(event: OutboxEvent): void {

@@ -45,14 +45,15 @@ export class InFlightWindow {
     return this.eventCount >= this.limits.maxEvents || this.byteCount >= this.limits.maxBytes;
   }
 
-  /** Resolves when there is room again, or the signal aborts. One waiter. */
-  async room(signal: AbortSignal): Promise<void> {
-    if (!this.full || signal.aborted) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.waiter = resolve;
-    const abort = (): void => resolve();
-    signal.addEventListener('abort', abort, { once: true });
-    await promise;
-    signal.removeEventListener('abort', abort);
+  /** Resolves when there is room again and nothing else holds reading back, or the signal aborts. One waiter. */
+  async room(signal: AbortSignal, held: () => boolean = () => false): Promise<void> {
+    while (!signal.aborted && (this.full || held())) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.waiter = resolve;
+      const abort = (): void => resolve();
+      signal.addEventListener('abort', abort, { once: true });
+      await promise;
+      signal.removeEventListener('abort', abort);
+    }
   }
 }

@@ -129,7 +129,6 @@ export class CaptureScene {
         foreignOids: new Set(),
       },
       walSenderTimeoutMs: 60_000,
-      onServerTime: () => undefined,
       ...changes,
     });
   }
@@ -140,8 +139,7 @@ export class CaptureScene {
     return new TablePass({
       config: this.config,
       client: this.client,
-      snapshot,
-      horizon: undefined,
+      rows: { snapshot, horizon: undefined },
       afterSeq: 0,
       ...changes,
     });

@@ -12,7 +12,8 @@ export interface Row {
 
 /** A committed transaction that brought events. `capture` creates it, the watermark counts it down. */
 export interface Transaction {
-  readonly xid: number;
+  /** Of a streamed one: the low 32 bits of its id. `undefined`: the row was read from the table, so it is visible. */
+  readonly xid: number | undefined;
   /** Commit time on the database's clock, milliseconds since the epoch (fractions are microseconds). */
   readonly committedAtMs: number;
   /** End LSN of the commit record; unknown until the COMMIT message of a large transaction has arrived. */

@@ -4,6 +4,7 @@ import { RelayError } from '../../errors/errors.ts';
 import { classify } from '../../errors/policy.ts';
 import { faultPoint } from '../../lifecycle/fault-point.ts';
 import type { Progress, ProgressStore } from '../settle/progress.ts';
+import { BEFORE_ALL } from './polling/table-pass.ts';
 import { decideStart, type HandoverReason } from './start-decision.ts';
 import { assertOurs, dropSlot, readSlot, ReplicationSession, type SystemIdentity } from './streaming/slot.ts';
 
@@ -55,16 +56,16 @@ async function beginHandover(
   faultPoint('after-slot-create');
   const snapshot = await importSnapshot(client, snapshotName);
   faultPoint('after-snapshot-import');
-  // On another timeline transaction ids are given out again, so that an old horizon would pass over new rows.
-  const sameHistory =
-    before?.systemIdentifier === system.systemIdentifier && before.timeline === system.timeline;
+  // Also on another timeline: the row was written by a transaction newer than all that its horizon sees, so that
+  // whoever has the row gives out none of those ids again.
+  const sameHistory = before?.systemIdentifier === system.systemIdentifier;
   const progress: Progress = {
     ...system,
     slotCreatedLsn: createdLsn,
     handover: 'table',
     snapshot,
     horizon: sameHistory ? before.horizon : undefined,
-    tableSeq: 0,
+    tableSeq: BEFORE_ALL,
     durableLsn: createdLsn,
     beyond: [],
   };

@@ -28,9 +28,7 @@ export class Dispatcher {
   constructor(options: DispatcherOptions) {
     this.options = options;
     const { publisher } = options;
-    this.lanes = new Lanes({ ...options.policy, laneLimit: publisher.laneLimit }, (message) =>
-      publisher.laneOf(message),
-    );
+    this.lanes = new Lanes({ ...options.policy, laneLimit: publisher.laneLimit }, publisher);
   }
 
   /** Messages held, with the broker or waiting. */

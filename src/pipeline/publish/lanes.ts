@@ -1,5 +1,5 @@
 import type { Message } from '../envelope/message.ts';
-import type { Outcome } from './publisher.ts';
+import type { Outcome, Publisher } from './publisher.ts';
 
 /** A message on its way through a lane. */
 export interface Delivery {
@@ -15,6 +15,10 @@ export interface Delivery {
 /** Messages whose order must be kept. The first `outstanding` of the queue are with the broker. */
 export interface Lane {
   readonly name: string;
+  readonly destination: string;
+  readonly layout: number | undefined;
+  /** Nobody knows yet which lanes its messages belong to. */
+  readonly unknown: boolean;
   queue: Delivery[];
   outstanding: number;
   unanswered: number;
@@ -47,9 +51,6 @@ export interface LanePolicy {
   readonly retryDelayMs: (failures: number) => number;
 }
 
-/** Lane of a destination about which the publisher knows nothing yet: asked one message at a time. */
-const UNKNOWN_LANE = 'unknown lane of ';
-
 const NO_VERDICTS: readonly Verdict[] = [];
 
 /** Code of a refusal that concerns a route, not the whole destination. */
@@ -57,6 +58,9 @@ const UNROUTABLE = 'unroutable';
 
 /** Missing routes are remembered by routing key; so many at most, the oldest are forgotten and get a new grace. */
 const MAX_MISSING_REMEMBERED = 10_000;
+
+/** A destination that is away for a moment under load is no reason to park, even when its events fill the window. */
+const SHORTEST_GRACE_MS = 5_000;
 
 /**
  * Which message may go next, and what an answer means for it and for those behind it. Pure: time is a parameter.
@@ -67,18 +71,19 @@ const MAX_MISSING_REMEMBERED = 10_000;
  */
 export class Lanes {
   private readonly policy: LanePolicy;
-  private readonly laneOf: (message: Message) => string | undefined;
+  private readonly publisher: Pick<Publisher, 'laneOf' | 'layoutOf'>;
   private readonly lanes = new Map<string, Lane>();
   private ready: Lane[] = [];
   private readonly waiting = new Set<Lane>();
-  private readonly unknown = new Set<string>();
-  private readonly missingSince = new Map<string, number>();
+  /** By destination: one about which the publisher knows nothing now. Asked one message at a time. */
+  private readonly unknown = new Map<string, Lane>();
+  private readonly missing = new Map<string, { sinceMs: number; lastMs: number }>();
   private count = 0;
   private discarding = false;
 
-  constructor(policy: LanePolicy, laneOf: (message: Message) => string | undefined) {
+  constructor(policy: LanePolicy, publisher: Pick<Publisher, 'laneOf' | 'layoutOf'>) {
     this.policy = policy;
-    this.laneOf = laneOf;
+    this.publisher = publisher;
   }
 
   /** Messages held: queued or outstanding. */
@@ -89,7 +94,7 @@ export class Lanes {
   add(message: Message): void {
     // Behind those that wait for their lane to become known, although it may be known by now.
     const behindUnknown = this.unknown.size > 0 && this.unknown.has(message.destination);
-    this.enqueue(behindUnknown ? undefined : this.laneOf(message), message);
+    this.enqueue(behindUnknown ? undefined : this.publisher.laneOf(message), message);
     this.count++;
   }
 
@@ -101,7 +106,7 @@ export class Lanes {
     let next = 0;
     while (next < this.ready.length && taken.length < room && bytes < maxBytes) {
       const lane = this.ready[next++] as Lane;
-      if (lane.name.startsWith(UNKNOWN_LANE) && (this.resolve(lane) || this.mustWait(lane, nowMs))) continue;
+      if (lane.unknown && (this.mustWait(lane, nowMs) || this.resolve(lane))) continue;
       bytes += this.takeFrom(lane, taken, { room, nowMs });
     }
     this.ready.splice(0, next);
@@ -133,70 +138,85 @@ export class Lanes {
   discardQueued(): number {
     this.discarding = true;
     let unknown = 0;
-    for (const lane of this.lanes.values()) {
+    for (const lane of this.all()) {
       for (const { outcome } of lane.queue.slice(lane.outstanding))
         if (outcome?.kind === 'unknown') unknown++;
       this.count -= lane.queue.length - lane.outstanding;
       lane.queue.length = lane.outstanding;
-      if (lane.outstanding === 0) this.lanes.delete(lane.name);
+      if (lane.outstanding === 0) this.remove(lane);
     }
     this.ready = [];
     this.waiting.clear();
     return unknown;
   }
 
-  private enqueue(known: string | undefined, message: Message): void {
-    const name = known ?? UNKNOWN_LANE + message.destination;
-    let lane = this.lanes.get(name);
+  private enqueue(name: string | undefined, message: Message): void {
+    const { destination } = message;
+    let lane = name === undefined ? this.unknown.get(destination) : this.lanes.get(name);
     if (!lane) {
-      if (known === undefined) this.unknown.add(message.destination);
-      lane = {
-        name,
-        queue: [],
-        outstanding: 0,
-        unanswered: 0,
-        groupLimit: this.fullGroup(name),
-        failures: 0,
-        retryAtMs: 0,
-        missing: false,
-      };
-      this.lanes.set(name, lane);
-      this.ready.push(lane);
+      const layout = this.publisher.layoutOf?.(destination);
+      const unknown = name === undefined || this.holdsOtherLayout(destination, layout);
+      lane = this.open({ name: name ?? '', destination, layout, unknown });
     }
     lane.queue.push({ message, lane, sentAtMs: 0, attempts: 0, outcome: undefined });
   }
 
-  private fullGroup(name: string): number {
-    return name.startsWith(UNKNOWN_LANE) ? 1 : this.policy.laneLimit.events;
+  private open(kind: Pick<Lane, 'name' | 'destination' | 'layout' | 'unknown'>): Lane {
+    const lane: Lane = {
+      ...kind,
+      queue: [],
+      outstanding: 0,
+      unanswered: 0,
+      groupLimit: this.fullGroup(kind),
+      failures: 0,
+      retryAtMs: 0,
+      missing: false,
+    };
+    if (lane.unknown) this.unknown.set(lane.destination, lane);
+    else this.lanes.set(lane.name, lane);
+    this.ready.push(lane);
+    return lane;
+  }
+
+  private remove(lane: Lane): void {
+    if (lane.unknown) this.unknown.delete(lane.destination);
+    else this.lanes.delete(lane.name);
+  }
+
+  private *all(): Generator<Lane> {
+    yield* this.lanes.values();
+    yield* this.unknown.values();
+  }
+
+  private fullGroup({ unknown }: Pick<Lane, 'unknown'>): number {
+    return unknown ? 1 : this.policy.laneLimit.events;
+  }
+
+  /** With another number of partitions a key has another lane: older messages of it must be gone before. */
+  private holdsOtherLayout(destination: string, layout: number | undefined): boolean {
+    if (layout === undefined) return false;
+    for (const lane of this.lanes.values())
+      if (lane.destination === destination && lane.layout !== layout) return true;
+    return false;
   }
 
   /** Deals the messages of an unknown lane out to their lanes, once the publisher knows them. */
   private resolve(lane: Lane): boolean {
-    const first = lane.queue[0] as Delivery;
-    if (this.laneOf(first.message) === undefined) return false;
+    if (this.publisher.laneOf((lane.queue[0] as Delivery).message) === undefined) return false;
     this.remove(lane);
-    for (const { message } of lane.queue) this.enqueue(this.laneOf(message), message);
+    for (const { message } of lane.queue) this.enqueue(this.publisher.laneOf(message), message);
     return true;
   }
 
-  /**
-   * A destination that was known before and is not now (metadata of a broker that has just started) may still have
-   * older messages in its lanes: asking with a newer one could overtake them.
-   */
+  /** Older messages of the destination, from when it was known, may still be in its lanes: none may be overtaken. */
   private mustWait(lane: Lane, nowMs: number): boolean {
-    const { destination } = (lane.queue[0] as Delivery).message;
     for (const other of this.lanes.values()) {
-      if (other === lane || other.queue[0]?.message.destination !== destination) continue;
+      if (other.destination !== lane.destination) continue;
       lane.retryAtMs = nowMs + this.policy.retryDelayMs(0);
       this.waiting.add(lane);
       return true;
     }
     return false;
-  }
-
-  private remove(lane: Lane): void {
-    this.lanes.delete(lane.name);
-    if (lane.name.startsWith(UNKNOWN_LANE)) this.unknown.delete(lane.name.slice(UNKNOWN_LANE.length));
   }
 
   private takeFrom(lane: Lane, taken: Delivery[], { room, nowMs }: { room: number; nowMs: number }): number {
@@ -239,7 +259,7 @@ export class Lanes {
     lane.outstanding = 0;
     this.count -= verdicts.length;
     if (probing) lane.groupLimit = Math.max(1, Math.floor(group.length / 2));
-    else if (kept.length === 0) lane.groupLimit = Math.min(lane.groupLimit * 2, this.fullGroup(lane.name));
+    else if (kept.length === 0) lane.groupLimit = Math.min(lane.groupLimit * 2, this.fullGroup(lane));
     const refused = kept[0] ?? group.find(({ outcome }) => isMissing(outcome));
     verdicts.push(...this.giveUpMissing(lane, refused, nowMs));
     this.reschedule(lane, kept.length > 0 && !probing, nowMs);
@@ -288,24 +308,32 @@ export class Lanes {
   }
 
   private found(message: Message): void {
-    if (this.missingSince.size === 0) return;
-    this.missingSince.delete(message.destination);
-    this.missingSince.delete(targetOf(message, UNROUTABLE));
+    if (this.missing.size === 0) return;
+    this.missing.delete(message.destination);
+    this.missing.delete(targetOf(message, UNROUTABLE));
+  }
+
+  /** Since when the target is missing; a refusal long after the last one begins anew. */
+  private missingForMs(message: Message, code: string, nowMs: number): number {
+    const target = targetOf(message, code);
+    const known = this.missing.get(target);
+    if (known && nowMs - known.lastMs <= Math.max(this.policy.topicGraceMs, SHORTEST_GRACE_MS)) {
+      known.lastMs = nowMs;
+      return nowMs - known.sinceMs;
+    }
+    if (!known && this.missing.size >= MAX_MISSING_REMEMBERED) {
+      this.missing.delete(this.missing.keys().next().value as string);
+    }
+    this.missing.set(target, { sinceMs: nowMs, lastMs: nowMs });
+    return 0;
   }
 
   private graceOver(message: Message, code: string, nowMs: number): boolean {
-    const missing = targetOf(message, code);
-    const since = this.missingSince.get(missing);
-    if (since !== undefined) return nowMs - since >= this.policy.topicGraceMs;
-    if (this.missingSince.size >= MAX_MISSING_REMEMBERED) {
-      this.missingSince.delete(this.missingSince.keys().next().value as string);
-    }
-    this.missingSince.set(missing, nowMs);
-    return this.policy.topicGraceMs === 0;
+    return this.missingForMs(message, code, nowMs) >= this.policy.topicGraceMs;
   }
 
   /**
-   * Events without a destination must not stop the others by filling the window: past their share, or once the grace
+   * Events without a destination must not stop the others by filling the window: beyond half of it, or once the grace
    * is over, the whole lane is given up without asking for each. A lane that an outage holds back keeps its events:
    * nothing is wrong with them.
    */
@@ -314,7 +342,9 @@ export class Lanes {
     lane.missing = isMissing(outcome);
     if (!first || !isMissing(outcome) || lane.queue.length === 0) return [];
     const { code, reason } = outcome;
-    if (!this.graceOver(first.message, code, nowMs) && !this.tooManyMissing()) return [];
+    const missingMs = this.missingForMs(first.message, code, nowMs);
+    const crowded = missingMs >= SHORTEST_GRACE_MS && this.tooManyMissing();
+    if (missingMs < this.policy.topicGraceMs && !crowded) return [];
     const target = targetOf(first.message, code);
     const given = lane.queue.filter(({ message }) => targetOf(message, code) === target);
     lane.queue = lane.queue.filter(({ message }) => targetOf(message, code) !== target);
@@ -325,7 +355,7 @@ export class Lanes {
   private tooManyMissing(): boolean {
     if (this.count <= this.policy.maxStuckEvents) return false;
     let held = 0;
-    for (const lane of this.lanes.values()) if (lane.missing) held += lane.queue.length;
+    for (const lane of this.all()) if (lane.missing) held += lane.queue.length;
     return held > this.policy.maxStuckEvents;
   }
 }

@@ -49,6 +49,11 @@ export interface Publisher {
    * but later ones of its destination must wait behind it: their lane is known once it is.
    */
   laneOf(message: Message): string | undefined;
+  /**
+   * A number that changes when the same message would get another lane (Kafka: how many partitions the topic has).
+   * Messages of a new layout wait until those of the old one are gone. Absent: lanes never change.
+   */
+  layoutOf?(destination: string): number | undefined;
   /** How many messages may be handed over now; 0 while busy, blocked by the broker or not connected. */
   room(): number;
   /** How many bytes one `publish` call should carry at most. */
@@ -67,4 +72,6 @@ export interface PublisherEvents {
   readonly onFatal: (error: Error) => void;
   /** The connection to the broker came (true) or went (false); for `/status`, metrics and the log. */
   readonly onConnection: (connected: boolean, reason: string) => void;
+  /** Something that the operator should know and nothing waits for; for the log. Said once. */
+  readonly onNotice?: (message: string) => void;
 }

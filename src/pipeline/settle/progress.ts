@@ -63,11 +63,11 @@ export class ProgressStore {
     await client.query(
       `insert into ${this.progress} as p (slot_name, outbox_table, system_identifier, timeline, slot_created_lsn,
               handover, snapshot, horizon, table_seq, durable_lsn, beyond, updated_at)
-       values ($1, $2, $3, $4, $5, 'table', $6, $7, 0, $5, '{}', clock_timestamp())
+       values ($1, $2, $3, $4, $5, 'table', $6, $7, -1, $5, '{}', clock_timestamp())
        on conflict (slot_name) do update set
               outbox_table = excluded.outbox_table, system_identifier = excluded.system_identifier,
               timeline = excluded.timeline, slot_created_lsn = excluded.slot_created_lsn, handover = 'table',
-              snapshot = excluded.snapshot, horizon = excluded.horizon, table_seq = 0,
+              snapshot = excluded.snapshot, horizon = excluded.horizon, table_seq = -1,
               durable_lsn = excluded.durable_lsn, beyond = '{}', updated_at = clock_timestamp()`,
       [
         slotName,
@@ -112,6 +112,9 @@ export class ProgressStore {
         phase === 'table' ? write.position.toString() : formatLsn(write.position),
         phase === 'table' ? [] : flattenRuns(write.beyond),
         ...columns.map((column) => write.runs.map((run) => run[column])),
+        // Bounds of all runs: whatever join the planner chooses, it reads no more of the index than between them.
+        write.runs[0]?.seqFrom ?? 0,
+        write.runs.at(-1)?.seqTo ?? -1,
         ...(parked.length > 0 ? [JSON.stringify(parked.map((settled) => this.deadLetter(settled)))] : []),
       ],
     });
@@ -132,8 +135,8 @@ export class ProgressStore {
       insert into ${deadLetters} (slot_name, event_id, seq, xid, destination, key, code, reason, attempts, "row")
       select $1, d.event_id, d.seq, d.xid, d.destination, d.key, d.code, d.reason, d.attempts,
              d."row" || coalesce((select jsonb_build_object(${quoteLiteral(payload)}::text, o.${quoteIdentifier(payload)}::text)
-               from ${table} o where d.from_table and o.${quoteIdentifier(outbox.columns.seq)} = d.seq), '{}')
-        from noted, jsonb_to_recordset($9::jsonb) as d(event_id text, seq bigint, xid bigint, destination text,
+               from ${table} o where d.from_table and o.${quoteIdentifier(outbox.columns.seq)} = d.seq limit 1), '{}')
+        from noted, jsonb_to_recordset($11::jsonb) as d(event_id text, seq bigint, xid bigint, destination text,
              key text, code text, reason text, attempts int, from_table boolean, "row" jsonb)
       on conflict do nothing),`;
     return `with noted as (
@@ -149,11 +152,11 @@ export class ProgressStore {
 
   private removal(): string {
     const { cleanup, outbox } = this.config;
-    if (cleanup === 'none') return 'select 1 where false';
+    if (cleanup === 'none') return 'select 1 where false and $9::bigint < $10::bigint';
     const table = qualified(outbox.schema, outbox.table);
     const seq = `o.${quoteIdentifier(outbox.columns.seq)}`;
     const xid = `o.${quoteIdentifier(outbox.columns.xid)}`;
-    const settled = `${seq} between r.seq_from and r.seq_to
+    const settled = `${seq} between $9::bigint and $10::bigint and ${seq} between r.seq_from and r.seq_to
          and ${xid} between r.xid_from::text::xid8 and r.xid_to::text::xid8`;
     if (cleanup === 'delete')
       return `delete from ${table} o using runs r, noted where ${settled} returning 1`;

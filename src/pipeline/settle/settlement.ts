@@ -92,6 +92,11 @@ export class Settlement {
     return this.pending.length + (this.inFlight?.settled.length ?? 0);
   }
 
+  /** Transactions between the settled prefix and what was received: they are remembered one by one. */
+  get openTransactions(): number {
+    return this.watermark.received - this.watermark.completed;
+  }
+
   /**
    * Rows that a write did not find although they were delivered: the server streams a commit when it is in the log,
    * an instant before other sessions see it, and a busy machine can stretch that instant. They are removed by one of
@@ -142,7 +147,8 @@ export class Settlement {
     this.inFlight = undefined;
     if (removed >= countEvents(write.runs)) this.unseen = [];
     else {
-      const tried = [...write.settled.map(({ event }) => event), ...this.unseen];
+      const streamed = write.settled.map(({ event }) => event).filter(isFromItsTransaction);
+      const tried = [...streamed, ...this.unseen];
       // Where the snapshot sees the transaction, the row was removed, or the application had done that itself.
       this.unseen = tried.filter(({ xid }) => !sees(snapshot, xid)).map(({ seq, xid }) => ({ seq, xid }));
     }
@@ -166,4 +172,9 @@ export class Settlement {
     const runs = this.beyond.runs();
     return position >= this.beforeUntil ? runs : mergeRuns(runs, this.before);
   }
+}
+
+/** A restored row carries the id of another server's transaction, about which no snapshot here can say anything. */
+function isFromItsTransaction({ xid, transaction }: OutboxEvent): boolean {
+  return transaction.xid === xid % 2 ** 32;
 }

@@ -26,7 +26,7 @@ export function transactionOf(part: Partial<Transaction> = {}): Transaction {
 /** Counts itself as outstanding, as the assembly does. */
 export function eventOf(seq: number, transaction: Transaction, part: Partial<OutboxEvent> = {}): OutboxEvent {
   transaction.outstanding++;
-  return { row: rowOf({}), seq, xid: transaction.xid, transaction, sizeBytes: 100, ...part };
+  return { row: rowOf({}), seq, xid: transaction.xid ?? 0, transaction, sizeBytes: 100, ...part };
 }
 
 export function messageOf(seq: number, part: Partial<Message> = {}): Message {

@@ -10,7 +10,7 @@ import { ScriptedPublisher } from './publish/scripted-publisher.ts';
 
 function batchOf(seqs: readonly number[]): Batch {
   const transactions = seqs.map((seq) => transactionOf({ xid: seq, endLsn: BigInt(seq) }));
-  return { transactions, events: transactions.map((t) => eventOf(t.xid, t)), heardLsn: 0n };
+  return { transactions, events: transactions.map((t) => eventOf(Number(t.endLsn), t)), heardLsn: 0n };
 }
 
 /** Ends after its batches, or stays open until aborted. */

@@ -10,15 +10,21 @@ import { TableRow, type TableShape } from './table-row.ts';
 export interface TablePassOptions {
   readonly config: Config;
   readonly client: Client;
-  /** What this snapshot sees is delivered. */
-  readonly snapshot: string;
-  /** What this one sees was delivered before: it matters where delivered rows stay. */
-  readonly horizon: string | undefined;
+  readonly rows: WantedRows;
   /** Delivered up to here by an earlier run of the same pass. */
   readonly afterSeq: number;
-  /** Only such rows, for which `afterSeq` means nothing. */
-  readonly limitRows?: number;
 }
+
+/**
+ * What a snapshot sees, without what an older one (`horizon`) saw, which was delivered before; or rows by their number.
+ * A set that can't grow, either way.
+ */
+export type WantedRows =
+  | { readonly snapshot: string; readonly horizon: string | undefined }
+  | { readonly seqs: readonly number[] };
+
+/** Below every `seq`. */
+export const BEFORE_ALL = -1;
 
 interface PageRow {
   readonly seq: number;
@@ -69,21 +75,18 @@ export class TablePass implements Source {
   }
 
   private async nextPage(after: number): Promise<PageRow[]> {
-    const { config, client, snapshot, horizon } = this.options;
+    const { config, client, rows: wanted } = this.options;
     const { columns } = config.outbox;
     const seq = quoteIdentifier(columns.seq);
-    const xid = quoteIdentifier(columns.xid);
     const undelivered =
       config.cleanup === 'mark' ? `and ${quoteIdentifier(columns.deliveredAt)} is null` : '';
-    // No transaction of this server can have it yet: a restored dump brought the row, and only this pass will.
-    const foreign = `${xid} >= pg_snapshot_xmax(pg_current_snapshot())`;
-    const unseen = horizon === undefined ? '' : `and not pg_visible_in_snapshot(${xid}, $4::pg_snapshot)`;
+    const condition = 'seqs' in wanted ? bySeq(seq) : bySnapshot(quoteIdentifier(columns.xid));
+    const values = 'seqs' in wanted ? [wanted.seqs] : [wanted.snapshot, wanted.horizon ?? null];
     const { rows } = await client.query<{ seq: string; bytes: string | null }>(
       `select ${seq} as seq, octet_length(${quoteIdentifier(columns.payload)}::text) as bytes
          from ${this.table}
-        where ${seq} > $1 and (pg_visible_in_snapshot(${xid}, $2::pg_snapshot) or ${foreign}) ${undelivered} ${unseen}
-        order by ${seq} limit $3`,
-      [after, snapshot, this.options.limitRows ?? PAGE_ROWS, ...(horizon === undefined ? [] : [horizon])],
+        where ${seq} > $1 ${undelivered} and ${condition} order by ${seq} limit $2`,
+      [after, PAGE_ROWS, ...values],
     );
     return rows.map((row) => ({ seq: parseIdentity(columns.seq, row.seq), bytes: Number(row.bytes ?? 0) }));
   }
@@ -116,6 +119,17 @@ export class TablePass implements Source {
   }
 }
 
+function bySeq(seq: string): string {
+  return `${seq} = any($3::bigint[])`;
+}
+
+function bySnapshot(xid: string): string {
+  // One that no transaction of this server can have yet came with a restored dump, and only this pass will deliver it.
+  const restored = `${xid} >= pg_snapshot_xmax(pg_current_snapshot())`;
+  return `(pg_visible_in_snapshot(${xid}, $3::pg_snapshot) or ${restored})
+          and ($4::pg_snapshot is null or not pg_visible_in_snapshot(${xid}, $4::pg_snapshot))`;
+}
+
 function createdAt(shape: TableShape, column: string): string {
   return shape.typeOids.has(column) ? quoteIdentifier(column) : 'clock_timestamp()';
 }
@@ -145,7 +159,7 @@ function toEvent(
   const seq = parseIdentity(columns.seq, row.text(columns.seq));
   const xid = parseIdentity(columns.xid, row.text(columns.xid));
   const transaction: Transaction = {
-    xid,
+    xid: undefined,
     committedAtMs: Number(values['relay_committed_ms'] ?? 0),
     endLsn: BigInt(seq),
     outstanding: 1,

@@ -5,6 +5,8 @@ import { parseLsn } from '../../../postgres/lsn.ts';
 /** Answered from memory; later than this the server or the way to it is gone. */
 const IDENTIFY_TIMEOUT_MS = 30_000;
 
+const CLOSE_DEADLINE_MS = 1_000;
+
 /** A replication slot as the server shows it. */
 export interface Slot {
   readonly plugin: string;
@@ -111,7 +113,10 @@ export class ReplicationSession {
   }
 
   async close(): Promise<void> {
+    // On a half-open connection the goodbye is never answered.
+    const timer = setTimeout(() => this.destroy(), CLOSE_DEADLINE_MS);
     await this.client.end().catch(() => undefined);
+    clearTimeout(timer);
   }
 
   /** The server notices the closed socket, ends the command and drops the half-made slot. */

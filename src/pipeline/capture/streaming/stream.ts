@@ -8,7 +8,7 @@ import { readErrorResponse } from '../../../postgres/error-response.ts';
 import type { Batch, Source } from '../source.ts';
 import { TransactionAssembly, type OutboxIdentity } from './assembly.ts';
 import { CopyBothSocket } from './copy-both-socket.ts';
-import { decodePgoutput, readServerTimeMs, toServerTime } from './decoder.ts';
+import { decodePgoutput, toServerTime } from './decoder.ts';
 import { evaluateLiveness, MIN_LIVENESS_DEADLINE_MS } from './liveness.ts';
 
 export interface StreamOptions {
@@ -20,8 +20,6 @@ export interface StreamOptions {
   readonly outbox: OutboxIdentity;
   /** The server's wal_sender_timeout; 0: off. */
   readonly walSenderTimeoutMs: number;
-  /** Called with the server's clock whenever it is heard. */
-  readonly onServerTime: (serverMs: number) => void;
   /** For tests: the shortest silence that counts. */
   readonly minLivenessDeadlineMs?: number;
 }
@@ -88,6 +86,8 @@ export class ReplicationStream implements Source {
       formatLsn(startLsn),
     );
     const senderMs = walSenderTimeoutMs > 0 ? walSenderTimeoutMs / 3 : STATUS_INTERVAL_MS;
+    // The server may have confirmed less than the start (a crash came between): told at once, a drain need not wait.
+    this.sendStatus(false);
     this.statusTimer = setInterval(() => this.tick(), Math.min(STATUS_INTERVAL_MS, senderMs));
   }
 
@@ -164,7 +164,6 @@ export class ReplicationStream implements Source {
       if (buffer[start] === XLOG_DATA) {
         decodePgoutput(this.assembly, buffer, start + XLOG_HEADER_BYTES, end);
       } else if (buffer[start] === KEEPALIVE) {
-        this.options.onServerTime(readServerTimeMs(buffer, start + 9));
         this.assembly.heard(buffer.readBigUInt64BE(start + 1));
         if (buffer[start + 17] === 1) this.sendStatus(false);
       }

@@ -20,7 +20,7 @@ const REFUSED_GROUP: Outcome = {
 const REFUSED: Outcome = { ...REFUSED_GROUP, scope: 'event' };
 
 interface Step {
-  readonly do: 'add' | 'take' | 'answer' | 'wait' | 'learn' | 'forget';
+  readonly do: 'add' | 'take' | 'answer' | 'wait' | 'learn' | 'forget' | 'relayout';
   readonly number: number;
 }
 
@@ -38,6 +38,7 @@ const schedule: fc.Arbitrary<Step[]> = fc.array(
       'wait',
       'learn',
       'forget',
+      'relayout',
     ),
     number: fc.nat(1_000),
   }),
@@ -57,9 +58,11 @@ class ScriptedBroker {
       maxStuckEvents: 1_000_000,
       retryDelayMs: (failures) => 10 * (failures + 1),
     },
-    (message) => this.laneOf(message),
+    { laneOf: (message) => this.laneOf(message), layoutOf: () => this.layout },
   );
   added = 0;
+  /** How many lanes the keys of a destination are spread over; a broker may change it at any time. */
+  layout = 2;
   private readonly poison: ReadonlySet<number>;
   private groups: Delivery[][] = [];
   private nowMs = 0;
@@ -70,7 +73,9 @@ class ScriptedBroker {
 
   private laneOf({ destination, key }: Message): string | undefined {
     // Two keys share a lane, as they share a partition.
-    return this.known.has(destination) ? `${destination}:${Number(key) % 2}` : undefined;
+    return this.known.has(destination)
+      ? `${destination}:${this.layout}:${Number(key) % this.layout}`
+      : undefined;
   }
 
   apply({ do: what, number }: Step): void {
@@ -80,6 +85,7 @@ class ScriptedBroker {
     else if (what === 'answer') this.answer(number);
     else if (what === 'wait') this.nowMs += number % 30;
     else if (what === 'learn') this.known.add(topic);
+    else if (what === 'relayout') this.layout = 2 + (number % 2);
     else this.known.delete(topic);
   }
 

@@ -29,7 +29,7 @@ function lanesOf(
       retryDelayMs: () => 100,
       ...policy,
     },
-    ({ destination, key }) => laneOf(destination, key),
+    { laneOf: ({ destination, key }) => laneOf(destination, key) },
   );
 }
 
@@ -144,11 +144,19 @@ describe('Lanes', () => {
     for (let seq = 1; seq <= 40; seq++) lanes.add(messageOf(seq));
     assert.deepEqual(round(lanes, MISSING, 0).verdicts, []);
     for (let seq = 41; seq <= 51; seq++) lanes.add(messageOf(seq));
+    assert.deepEqual(round(lanes, MISSING, 1_000).verdicts, [], 'away for a moment only');
     assert.equal(
-      round(lanes, MISSING, 1_000).verdicts.length,
+      round(lanes, MISSING, 6_000).verdicts.length,
       51,
       'past the share, before the grace is over',
     );
+  });
+
+  it('P10 no key is special: one that looks like a name of ours is delivered', () => {
+    const lanes = lanesOf({}, (_, key) => key ?? undefined);
+    lanes.add(messageOf(1, { key: 'unknown lane of t' }));
+    assert.deepEqual(round(lanes, DURABLE, 0).taken, [1]);
+    assert.equal(lanes.size, 0);
   });
 
   it('P1 what an outage holds back is kept, also past that share', () => {
