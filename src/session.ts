@@ -70,13 +70,23 @@ export class Session {
 
   /** Never rejects: what must be carried over goes with the error. */
   async run(): Promise<SessionEnd> {
+    const { stop, config } = this.options;
     const connections = new AbortController();
+    // Whatever a silent server is waited for then: the statement's own deadline is longer than a drain may take.
+    let overdue: NodeJS.Timeout | undefined;
+    const limitDrain = (): void => {
+      overdue = setTimeout(() => connections.abort(), config.shutdownTimeoutMs);
+    };
+    if (stop.aborted) limitDrain();
+    else stop.addEventListener('abort', limitDrain, { once: true });
     let error: unknown;
     try {
       await this.lead(connections.signal);
     } catch (thrown) {
       error = thrown;
     } finally {
+      stop.removeEventListener('abort', limitDrain);
+      clearTimeout(overdue);
       connections.abort();
     }
     return { carried: this.carried, unknown: this.unknown, error, led: this.led };

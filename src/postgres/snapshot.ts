@@ -19,3 +19,14 @@ export function parseSnapshot(text: string): Snapshot {
 export function sees(snapshot: Snapshot, xid: number): boolean {
   return xid < snapshot.xmax && !snapshot.running.includes(xid);
 }
+
+/**
+ * The same snapshot in a form that PostgreSQL reads back. One exported with a slot can have its xmin above its xmax,
+ * when the newest transactions before it rolled back: the server prints that, and refuses it as input (22P02). Below
+ * xmin everything has ended, so that xmax can be raised to it without seeing more or less.
+ */
+export function readableSnapshot(text: string): string {
+  const { xmin, xmax, running } = parseSnapshot(text);
+  if (xmin <= xmax) return text;
+  return `${xmin}:${xmin}:${running.filter((xid) => xid >= xmin).join(',')}`;
+}

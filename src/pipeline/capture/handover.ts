@@ -5,6 +5,7 @@ import { classify } from '../../errors/policy.ts';
 import { faultPoint } from '../../lifecycle/fault-point.ts';
 import type { Progress, ProgressStore } from '../settle/progress.ts';
 import { BEFORE_ALL } from './polling/table-pass.ts';
+import { readableSnapshot } from '../../postgres/snapshot.ts';
 import { decideStart, type HandoverReason } from './start-decision.ts';
 import { assertOurs, dropSlot, readSlot, ReplicationSession, type SystemIdentity } from './streaming/slot.ts';
 
@@ -100,7 +101,7 @@ async function importSnapshot(client: Client, snapshotName: string): Promise<str
     const { rows } = await client.query<{ snapshot: string }>(
       'select pg_current_snapshot()::text as snapshot',
     );
-    return (rows[0] as { snapshot: string }).snapshot;
+    return readableSnapshot((rows[0] as { snapshot: string }).snapshot);
   } finally {
     await client.query('rollback');
   }
