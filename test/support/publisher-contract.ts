@@ -47,6 +47,7 @@ function networkPromises(define: (title: string, run: Run) => void, harness: Con
     'P1 a silent network makes outcomes unknown, and the publisher comes back by itself',
     blackHole(harness),
   );
+  define('connecting twice opens nothing', connectTwice());
   define('close reports what is outstanding as unknown, within its deadline', closeInSilence());
 }
 
@@ -211,6 +212,28 @@ async function closeLeavesNothing(harness: ContractHarness): Promise<void> {
     await subject.remove();
   }
 }
+
+const connectTwice = (): Run => async (subject, driver) => {
+  const connections = (): number => subject.network?.connections() ?? 0;
+  const connect = async (): Promise<void> => await driver.publisher.connect(AbortSignal.timeout(30_000));
+  const sendSome = async (prefix: string): Promise<void> => {
+    const messages = series(subject, 50, { keys: 5, prefix });
+    driver.send(messages);
+    await untilFinal(driver, messages);
+    assertAllDurable(driver, messages);
+  };
+  await sendSome('before-');
+  const open = connections();
+  for (let i = 0; i < 3; i++) await connect();
+  await Promise.all([connect(), connect()]);
+  assert.equal(connections(), open, 'while connected');
+  assert.deepEqual(driver.connections, [true]);
+  subject.network?.cut();
+  await until(() => driver.publisher.room() === 0, { intervalMs: 0, what: 'the loss noticed' });
+  await Promise.all([connect(), connect()]);
+  await sendSome('after-');
+  await until(() => connections() === open, { what: `${open} connections, as before` });
+};
 
 /** Sockets and timers that would keep the process alive; both ends of a proxy in this process count. */
 function resources(): number {

@@ -33,7 +33,9 @@ export class Cluster {
   private readonly strangers = new Set<BrokerLink>();
   private readonly wanted = new Set<string>();
   private asking = false;
-  private readonly ended = new AbortController();
+  /** Ends what is being opened; made anew by `disconnect`. */
+  private opening = new AbortController();
+  private closed = false;
   private nextSeed = 0;
 
   constructor(config: KafkaConfig, events: ClusterEvents) {
@@ -46,16 +48,18 @@ export class Cluster {
   }
 
   /**
-   * Connects to the first broker that answers: those configured, then those once seen.
+   * Connects to the first broker that answers: those configured, then those once seen. Nothing to do when connected.
    * @throws RelayError; one that needs a person before one that may pass.
    */
-  async connect(signal: AbortSignal): Promise<void> {
+  async connect(): Promise<void> {
+    if (this.connected) return;
+    const { signal } = this.opening;
     const addresses = this.addresses();
     let failure: RelayError | undefined;
     for (const address of addresses) {
       if (signal.aborted) break;
       try {
-        await this.connectTo(address, AbortSignal.any([signal, this.ended.signal]));
+        await this.connectTo(address, signal);
         return;
       } catch (error) {
         if (!(error instanceof RelayError)) throw error;
@@ -84,14 +88,16 @@ export class Cluster {
     if (link !== undefined) void this.askOver(link);
   }
 
-  /** Ends every link; `connect` begins anew, with the secrets of then. */
+  /** Ends every link, and those being opened; `connect` begins anew, with the secrets of then. */
   disconnect(reason: Error): void {
+    this.opening.abort();
+    this.opening = new AbortController();
     for (const node of this.nodes.values()) node.link?.destroy(reason);
     for (const link of this.strangers) link.destroy(reason);
   }
 
   close(): void {
-    this.ended.abort();
+    this.closed = true;
     this.disconnect(new Error('the publisher was closed'));
   }
 
@@ -115,6 +121,7 @@ export class Cluster {
     });
     try {
       this.applyBrokers(await link.metadata([], this.connectTimeoutMs));
+      if (signal.aborted || !this.connected) throw new Error('the connection was ended');
     } catch (error) {
       link.destroy(error instanceof Error ? error : new Error(String(error)));
       throw asUnreachable(error, address);
@@ -134,11 +141,15 @@ export class Cluster {
   }
 
   private async open(nodeId: number, node: Node): Promise<void> {
-    if (node.opening || performance.now() < node.notBefore || this.ended.signal.aborted) return;
+    if (node.opening || performance.now() < node.notBefore || this.closed) return;
     node.opening = true;
     try {
       const { connectTimeoutMs, config } = this;
-      const link = await BrokerLink.open(node, { config, connectTimeoutMs, signal: this.ended.signal });
+      const link = await BrokerLink.open(node, { config, connectTimeoutMs, signal: this.opening.signal });
+      if (this.nodes.get(nodeId) !== node || node.link !== undefined) {
+        link.destroy(new Error('not needed any more'));
+        return;
+      }
       this.adopt(nodeId, node, link);
     } catch (error) {
       node.notBefore = performance.now() + node.backoff.next();
@@ -155,7 +166,7 @@ export class Cluster {
     link.onClose((reason) => {
       if (node.link !== link) return;
       node.link = undefined;
-      if (!this.ended.signal.aborted) this.events.onLinkLost(nodeId, reason, !this.connected);
+      if (!this.closed) this.events.onLinkLost(nodeId, reason, !this.connected);
     });
   }
 
@@ -198,9 +209,10 @@ export class Cluster {
   private adoptStrangers(): void {
     for (const [nodeId, node] of this.nodes) {
       for (const link of this.strangers) {
-        if (node.link !== undefined || !sameAddress(link.address, node)) continue;
+        if (!sameAddress(link.address, node)) continue;
         this.strangers.delete(link);
-        this.adopt(nodeId, node, link);
+        if (node.link === undefined) this.adopt(nodeId, node, link);
+        else link.destroy(new Error('the broker has a link already'));
       }
     }
   }

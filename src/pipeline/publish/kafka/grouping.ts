@@ -6,7 +6,10 @@ import { partitionFor, type TopicTable } from './topics.ts';
 
 /** Messages of one partition on their way, and whom to tell. */
 export interface Group extends Batch {
-  readonly lane: string;
+  /** `topic:partition`. */
+  readonly topicPartition: string;
+  /** The number of partitions it was dealt by, 0 when the topic was not known: by another it must be dealt again. */
+  readonly partitionCount: number;
   readonly onOutcome: OnOutcome;
   /** `performance.now()` when it was handed over. */
   readonly since: number;
@@ -25,13 +28,22 @@ export function groupByPartition(
 ): Group[] {
   const groups: Group[] = [];
   for (const [topic, parts] of deal(messages, topics)) {
+    const partitionCount = topics.get(topic)?.partitionCount ?? 0;
     for (const [index, part] of parts.entries()) {
       // An array with holes: partitions without a message.
       if (part === undefined) continue;
       const partition = index - 1;
-      const lane = `${topic}:${partition}`;
-      const bound = batchBound(part);
-      groups.push({ topic, partition, messages: part, lane, onOutcome, since, bound, asked: 0 });
+      groups.push({
+        topic,
+        partition,
+        topicPartition: `${topic}:${partition}`,
+        partitionCount,
+        messages: part,
+        onOutcome,
+        since,
+        bound: batchBound(part),
+        asked: 0,
+      });
     }
   }
   return groups;

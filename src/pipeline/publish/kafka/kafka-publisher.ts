@@ -1,9 +1,9 @@
 import type { KafkaConfig } from '../../../config/config.ts';
 import { RelayError } from '../../../errors/errors.ts';
-import { Backoff } from '../../../lifecycle/backoff.ts';
 import type { Message } from '../../envelope/message.ts';
 import type { OnOutcome, Outcome, Publisher, PublisherEvents } from '../publisher.ts';
 import { Cluster } from './cluster.ts';
+import { Dialer } from './dialer.ts';
 import { brokerError } from './errors.ts';
 import type { MetadataAnswer } from './kafkajs.ts';
 import { groupByPartition, type Group } from './grouping.ts';
@@ -50,6 +50,9 @@ class KafkaPublisher implements Publisher {
   private readonly events: PublisherEvents;
   private readonly options: Required<KafkaPublisherOptions>;
   private readonly cluster: Cluster;
+  private readonly dialer = new Dialer(async () => await this.dial());
+  /** What `onConnection` said last. */
+  private told: boolean | undefined;
   private readonly topics = new TopicTable();
   private readonly senders = new Map<number, Sender>();
   /** Groups whose topic or leader is not known at the moment. */
@@ -79,8 +82,8 @@ class KafkaPublisher implements Publisher {
 
   async connect(signal: AbortSignal): Promise<void> {
     if (this.closing !== undefined) throw new Error('the Kafka publisher is closed');
-    await this.cluster.connect(signal);
-    this.online(true);
+    signal.throwIfAborted();
+    if (this.state !== 'connected') await this.dialer.once(signal);
   }
 
   laneOf(message: Message): string | undefined {
@@ -147,7 +150,7 @@ class KafkaPublisher implements Publisher {
       this.unrouted.push(group);
       return undefined;
     }
-    if (group.partition < 0 || group.partition >= known.partitionCount) {
+    if (group.partitionCount !== known.partitionCount) {
       this.unrouted.push(...groupByPartition(group.messages, this.topics, group.onOutcome, group.since));
       queueMicrotask(() => this.route());
       return undefined;
@@ -167,7 +170,7 @@ class KafkaPublisher implements Publisher {
       sender = new Sender(this.config, {
         link: () => this.cluster.linkTo(nodeId),
         settle: (group, outcome, errorCode) => this.settleAnswered(group, outcome, errorCode),
-        onBusy: (busy) => this.gate.busy(busy),
+        onBusy: (busy) => this.gate.busy(nodeId, busy),
       });
       this.senders.set(nodeId, sender);
     }
@@ -179,6 +182,13 @@ class KafkaPublisher implements Publisher {
       this.refresh([group.topic]);
     }
     this.settle(group, outcome);
+    if (errorCode !== undefined && outcome.kind === 'unknown') this.haltAt(errorCode, outcome.reason);
+  }
+
+  /** Sending again can't help against an error that needs a person. */
+  private haltAt(errorCode: number, reason: string): void {
+    const { consequence, code, advice } = brokerError(errorCode);
+    if (consequence === 'stop') this.halt(new RelayError('stop', code, reason, { advice }));
   }
 
   private settle(group: Group, outcome: Outcome): void {
@@ -186,6 +196,7 @@ class KafkaPublisher implements Publisher {
     this.outstanding -= messages.length;
     for (const message of messages) onOutcome(message, outcome);
     if (this.outstanding === 0) this.drained?.();
+    this.gate.tellSoon();
   }
 
   private refresh(topics: Iterable<string>): void {
@@ -197,7 +208,7 @@ class KafkaPublisher implements Publisher {
     const { problems, grown } = this.topics.apply(answer);
     for (const topic of grown) {
       const text = `topic ${topic} has more partitions now; they are used after a restart, so that no key changes its order`;
-      this.events.onConnection(true, text);
+      this.events.onNotice?.(text);
     }
     this.judgeProblems(problems);
     this.route();
@@ -207,9 +218,11 @@ class KafkaPublisher implements Publisher {
   private judgeProblems(problems: ReadonlyMap<string, { readonly errorCode: number }>): void {
     const groups = this.unrouted;
     this.unrouted = [];
+    let halt: (() => void) | undefined;
     for (const group of groups) {
       const problem = problems.get(group.topic);
-      if (problem === undefined || this.topics.get(group.topic) !== undefined) {
+      const known = this.topics.get(group.topic);
+      if (problem === undefined || known?.missing === false) {
         this.unrouted.push(group);
         continue;
       }
@@ -217,8 +230,13 @@ class KafkaPublisher implements Publisher {
       const outcome = topicOutcome(group.topic, problem.errorCode);
       const creating = outcome.kind === 'unknown' || problem.errorCode === 3;
       if (creating && group.asked < ASK_BEFORE_MISSING) this.unrouted.push(group);
-      else this.settle(group, outcome);
+      else {
+        this.settle(group, outcome);
+        if (outcome.kind === 'unknown') halt ??= () => this.haltAt(problem.errorCode, outcome.reason);
+      }
     }
+    // Afterwards: it answers for all that wait, and half of them were out of its sight.
+    halt?.();
   }
 
   private nudgeLater(): void {
@@ -237,7 +255,11 @@ class KafkaPublisher implements Publisher {
     const oldest = performance.now() - this.config.requestTimeoutMs;
     for (const group of groups) {
       if (group.since >= oldest) this.unrouted.push(group);
-      else this.settle(group, unknown('no-leader', `No broker leads ${group.lane} or it can't be reached.`));
+      else
+        this.settle(
+          group,
+          unknown('no-leader', `No broker leads ${group.topicPartition} or it can't be reached.`),
+        );
     }
   }
 
@@ -254,49 +276,34 @@ class KafkaPublisher implements Publisher {
     this.route();
   }
 
-  private online(announce: boolean): void {
+  private async dial(): Promise<void> {
+    await this.cluster.connect();
+    if (this.ended.signal.aborted) throw new Error('the Kafka publisher is closed');
     this.state = 'connected';
     this.refresh(this.topics.names());
-    if (announce) this.events.onConnection(true, 'connected');
+    this.tell(true, 'connected');
     this.gate.tell();
   }
 
+  /** Brokers end idle connections; that is not worth a word when the first attempt brings it back. */
   private offline(reason: Error): void {
     this.state = 'reconnecting';
-    const inUse = this.outstanding > 0;
+    if (this.outstanding > 0) this.tell(false, reason.message);
     this.failAll('connection-lost', reason.message);
     this.gate.look();
-    if (this.closing === undefined) void this.reconnect(inUse, reason.message);
+    if (this.closing !== undefined) return;
+    const away = (): boolean => this.state === 'reconnecting';
+    void this.dialer.untilConnected(this.ended.signal, away, (error) => {
+      this.tell(false, reason.message);
+      if (error.consequence === 'stop') this.halt(error);
+      return error.consequence !== 'stop';
+    });
   }
 
-  /** Brokers end idle connections; that is not worth a word when the first attempt brings it back. */
-  private async reconnect(announce: boolean, reason: string): Promise<void> {
-    const backoff = new Backoff({ firstMs: 100, maxMs: 5000 });
-    if (announce) this.events.onConnection(false, reason);
-    for (let announced = announce; !this.ended.signal.aborted; announced = true) {
-      const error = await this.connectAgain();
-      if (this.ended.signal.aborted) return;
-      if (error === undefined) {
-        this.online(announced);
-        return;
-      }
-      if (!announced) this.events.onConnection(false, reason);
-      if (error.consequence === 'stop') {
-        this.halt(error);
-        return;
-      }
-      await backoff.wait(this.ended.signal);
-    }
-  }
-
-  private async connectAgain(): Promise<RelayError | undefined> {
-    try {
-      await this.cluster.connect(this.ended.signal);
-      return undefined;
-    } catch (error) {
-      if (error instanceof RelayError) return error;
-      throw error;
-    }
+  private tell(connected: boolean, reason: string): void {
+    if (this.told === connected) return;
+    this.told = connected;
+    this.events.onConnection(connected, reason);
   }
 
   /** Needs a person. `connect` may be called again, and reads the secrets again. */
@@ -304,6 +311,7 @@ class KafkaPublisher implements Publisher {
     if (this.state === 'halted' || this.ended.signal.aborted) return;
     this.state = 'halted';
     this.gate.look();
+    this.tell(false, error.message);
     this.failAll(error.code, error.message);
     this.cluster.disconnect(error);
     this.events.onFatal(error);

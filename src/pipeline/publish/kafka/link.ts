@@ -95,6 +95,7 @@ export class BrokerLink {
     else listener(this.closedBy);
   }
 
+  /** Unique on this connection only. That is enough: the connection never opens a second socket, so an answer can't cross over. */
   nextCorrelationId(): number {
     return this.connection.nextCorrelationId();
   }

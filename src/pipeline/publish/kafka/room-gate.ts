@@ -6,10 +6,10 @@ const SLOW_MS = 200;
  * tells when there is room again.
  */
 export class RoomGate {
-  held = false;
-  private inFlight = 0;
+  /** Brokers with a request in flight that is younger than `SLOW_MS`, each with the timer that ends its youth. */
+  private readonly young = new Map<number, NodeJS.Timeout>();
   private had = false;
-  private timer: NodeJS.Timeout | undefined;
+  private telling = false;
   private readonly hasRoom: () => boolean;
   private readonly onRoom: () => void;
 
@@ -18,16 +18,19 @@ export class RoomGate {
     this.onRoom = onRoom;
   }
 
-  /** A request has gone out, or come to its end. */
-  busy(busy: boolean): void {
-    this.inFlight += busy ? 1 : -1;
-    clearTimeout(this.timer);
-    this.held = this.inFlight > 0;
-    if (this.held) {
-      this.timer = setTimeout(() => {
-        this.held = false;
+  get held(): boolean {
+    return this.young.size > 0;
+  }
+
+  /** A request to this broker has gone out, or come to its end; one at a time for each broker. */
+  busy(nodeId: number, busy: boolean): void {
+    this.release(nodeId);
+    if (busy) {
+      const grownOld = (): void => {
+        this.release(nodeId);
         this.tell();
-      }, SLOW_MS);
+      };
+      this.young.set(nodeId, setTimeout(grownOld, SLOW_MS));
     }
     this.tell();
   }
@@ -44,7 +47,22 @@ export class RoomGate {
     if (this.had && !had) this.onRoom();
   }
 
+  /** Tells once the caller is through: not in the middle of the outcomes of a batch, and once for all of them. */
+  tellSoon(): void {
+    if (this.telling) return;
+    this.telling = true;
+    queueMicrotask(() => {
+      this.telling = false;
+      this.tell();
+    });
+  }
+
   close(): void {
-    clearTimeout(this.timer);
+    for (const nodeId of this.young.keys()) this.release(nodeId);
+  }
+
+  private release(nodeId: number): void {
+    clearTimeout(this.young.get(nodeId));
+    this.young.delete(nodeId);
   }
 }

@@ -7,9 +7,15 @@ import type { BrokerLink } from './link.ts';
 import { answeredOutcome, refusedLocally, unknown } from './outcome.ts';
 import { type CompressedRecords, gzipRecords, requestBound, writeProduceRequest } from './produce-request.ts';
 
+/** What the sender uses of a link. */
+export type ProduceLink = Pick<
+  BrokerLink,
+  'nextCorrelationId' | 'needsAuthentication' | 'authenticate' | 'produce' | 'destroy'
+>;
+
 export interface SenderEvents {
   /** The link to this broker, or undefined while there is none. */
-  readonly link: () => BrokerLink | undefined;
+  readonly link: () => ProduceLink | undefined;
   /** Called exactly once a group that was added. `errorCode`: of the broker's answer, if there was one. */
   readonly settle: (group: Group, outcome: Outcome, errorCode?: number) => void;
   /** A request has gone out (`true`) or come to its end (`false`). */
@@ -77,44 +83,53 @@ export class Sender {
     return groups;
   }
 
-  /** Reports what is in flight as unknown, now. */
+  /** Reports what is in flight as unknown, now. What waits is not sent: the caller withdraws it, or pumps. */
   abandon(code: string, reason: string): void {
     clearTimeout(this.throttle);
     this.throttle = undefined;
+    // The socket may still read from it.
+    this.buffer = Buffer.alloc(0);
     if (this.flight !== undefined) this.land(this.flight, () => [unknown(code, reason)]);
   }
 
   private take(): Group[] {
     const alone = this.queue[0]!;
-    if (this.suspects.has(alone.lane)) {
+    if (this.suspects.has(alone.topicPartition)) {
       this.queue.shift();
       return [alone];
     }
     const taken: Group[] = [];
     const rest: Group[] = [];
-    const lanes = new Set<string>();
+    const seen = new Set<string>();
     let bytes = 0;
     for (const group of this.queue) {
       const fits = taken.length === 0 || bytes + group.bound <= MAX_REQUEST_BYTES;
-      if (!fits || lanes.has(group.lane) || this.suspects.has(group.lane)) {
+      if (!fits || seen.has(group.topicPartition) || this.suspects.has(group.topicPartition)) {
         rest.push(group);
       } else {
         taken.push(group);
         bytes += group.bound;
       }
-      lanes.add(group.lane);
+      seen.add(group.topicPartition);
     }
     this.queue = rest;
     // Batches of one topic stand side by side in a request.
     return taken.sort((a, b) => (a.topic < b.topic ? -1 : Number(a.topic > b.topic)));
   }
 
-  private async fly(link: BrokerLink, flight: Flight): Promise<void> {
+  private async fly(link: ProduceLink, flight: Flight): Promise<void> {
+    await this.send(link, flight);
+    this.pump();
+  }
+
+  /** After every wait the flight may be over: its messages were reported, and may be on their way again. */
+  private async send(link: ProduceLink, flight: Flight): Promise<void> {
     const { groups } = flight;
     let frame: Buffer;
     let correlationId: number;
     try {
       const compressed = this.config.compression === 'gzip' ? await gzipRecords(groups) : undefined;
+      if (flight.over) return;
       correlationId = link.nextCorrelationId();
       frame = this.encode(groups, correlationId, compressed);
     } catch (error) {
@@ -124,19 +139,21 @@ export class Sender {
     try {
       const deadlineMs = this.config.requestTimeoutMs + ANSWER_MARGIN_MS;
       if (link.needsAuthentication) await link.authenticate(deadlineMs);
+      if (flight.over) return;
       const answer = await link.produce(frame, correlationId, deadlineMs);
+      if (flight.over) return;
       this.rest(answer);
       const codes = errorCodes(answer);
       this.land(flight, (group) => {
-        const code = codes.get(`${group.topic}:${group.partition}`);
+        const code = codes.get(group.topicPartition);
         return [answeredOutcome(code, group, this.config.maxBatchBytes), code];
       });
     } catch (error) {
-      // The socket may still read from it.
-      this.buffer = Buffer.alloc(0);
+      // The socket may still read from it. An abandoned flight has lost it already; by now it is that of another.
+      if (!flight.over) this.buffer = Buffer.alloc(0);
       const reason = error instanceof Error ? error : new Error(String(error));
       link.destroy(reason);
-      if (groups.length > 1) for (const group of groups) this.suspects.add(group.lane);
+      if (groups.length > 1) for (const group of groups) this.suspects.add(group.topicPartition);
       this.land(flight, () => [unknown('connection-lost', reason.message)]);
     }
   }
@@ -144,12 +161,13 @@ export class Sender {
   private encode(groups: readonly Group[], correlationId: number, compressed?: CompressedRecords): Buffer {
     const { clientId, requestTimeoutMs } = this.config;
     const bound = requestBound(groups, clientId, compressed);
-    // One buffer for all requests: the one before has been answered, so nothing reads from it any more.
-    let buffer = this.buffer;
+    // One buffer for all requests: the one before has been answered, so nothing reads from it any more. Compressed ones
+    // are short: a buffer of their own costs nothing that counts.
+    let buffer = compressed === undefined ? this.buffer : Buffer.alloc(0);
     // Also when the bound is no number (a part that is no text): that throws here, before anything is written.
     if (!(buffer.length >= bound)) {
       buffer = Buffer.allocUnsafeSlow(bound);
-      if (bound <= MAX_REQUEST_BYTES) this.buffer = buffer;
+      if (compressed === undefined && bound <= MAX_REQUEST_BYTES) this.buffer = buffer;
     }
     const options = { apiVersion: PRODUCE_VERSION, correlationId, clientId, timeoutMs: requestTimeoutMs };
     return buffer.subarray(0, writeProduceRequest(buffer, groups, options, compressed));
@@ -162,7 +180,7 @@ export class Sender {
       this.land(flight, (group) => [refusedLocally(group, error)]);
       return;
     }
-    for (const group of flight.groups) this.suspects.add(group.lane);
+    for (const group of flight.groups) this.suspects.add(group.topicPartition);
     this.queue = [...flight.groups, ...this.queue];
     flight.groups = [];
     this.land(flight, (group) => [refusedLocally(group, error)]);
@@ -171,14 +189,14 @@ export class Sender {
   private land(flight: Flight, judge: (group: Group) => [Outcome, (number | undefined)?]): void {
     if (flight.over) return;
     flight.over = true;
-    this.flight = undefined;
     for (const group of flight.groups) {
       const [outcome, errorCode] = judge(group);
-      if (outcome.kind === 'durable') this.suspects.delete(group.lane);
+      if (outcome.kind === 'durable') this.suspects.delete(group.topicPartition);
       this.events.settle(group, outcome, errorCode);
     }
+    // Only now: whoever hands over more from within an outcome must not start the next request inside of this one.
+    this.flight = undefined;
     this.events.onBusy(false);
-    this.pump();
   }
 
   /** The broker asks for a pause when a quota is used up (KIP-219); what is sent meanwhile only waits there. */
