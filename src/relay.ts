@@ -67,6 +67,7 @@ export class Relay {
       oldestUnsettledCommitMs: this.stage?.settlement.oldest?.committedAtMs,
       inFlightEvents: this.stage?.pipeline.window.events ?? 0,
       inFlightBytes: this.stage?.pipeline.window.bytes ?? 0,
+      leading: this.stage !== undefined,
     }));
   }
 
@@ -124,7 +125,7 @@ export class Relay {
     const error = publisherError ?? end.error;
     if (error === undefined) return;
     if (stop.aborted) {
-      log.warn('the drain did not come to its end', { error });
+      if (end.led) log.warn('the drain did not come to its end', { error });
       return;
     }
     if (publisherError) await this.dropPublisher();
@@ -147,7 +148,7 @@ export class Relay {
   private note(end: SessionEnd): void {
     const before = end.led ? 0 : this.unknown;
     this.unknown = before + end.unknown + (end.led ? (end.carried?.unwritten.length ?? 0) : 0);
-    this.clean = end.error === undefined && this.unknown === 0;
+    this.clean = !(end.led && this.options.stop.aborted && end.error !== undefined);
   }
 
   private async afterError(failure: unknown, worked: boolean): Promise<void> {
@@ -161,6 +162,7 @@ export class Relay {
       await sleep(HALT_MS, undefined, { signal: stop }).catch(() => undefined);
       return;
     }
+    this.observer.disconnected(code);
     this.observer.changes.report('session', code, {
       level: 'warn',
       message: 'the session ended; it is opened again',
@@ -232,13 +234,13 @@ export class Relay {
           ? { ok: true, reason: observer.mode ?? 'leading' }
           : { ok: false, reason: 'starting' },
       status: () => ({
-        mode: observer.mode ?? 'starting',
+        mode: observer.mode ?? (this.ready ? 'connecting' : 'starting'),
         reason: observer.reason,
         brokerConnected: this.brokerConnected,
         lagSeconds: this.monitor.lagSeconds(),
         pendingEvents: this.monitor.pendingEvents,
         inFlightEvents: this.stage?.pipeline.window.events ?? 0,
-        acknowledgedLsn: this.stage?.settlement.written.toString() ?? null,
+        notedPosition: this.stage?.notedPosition ?? null,
         slot: this.options.config.slotName,
         version: this.options.version,
       }),

@@ -11,6 +11,7 @@ import { OrphanSweep } from './pipeline/settle/orphans.ts';
 import type { Phase, ProgressStore } from './pipeline/settle/progress.ts';
 import type { Carried, Settlement } from './pipeline/settle/settlement.ts';
 import { Settler } from './pipeline/settle/settler.ts';
+import { formatLsn } from './postgres/lsn.ts';
 
 export interface StageOptions {
   readonly config: Config;
@@ -79,6 +80,12 @@ export class Stage {
   }
 
   readonly settlement: Settlement;
+
+  /** What the progress row says: the end of a commit when streaming, a `seq` during the pass over the table. */
+  get notedPosition(): string {
+    const { written } = this.settlement;
+    return this.options.phase === 'table' ? `seq ${written}` : formatLsn(written);
+  }
 
   /** Ends the stage as if its source had failed. */
   fail(error: Error): void {

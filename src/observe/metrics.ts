@@ -81,8 +81,11 @@ export interface Metrics {
   published(destination: string, count: number): void;
   publishFailed(code: string, count: number): void;
   parked(code: string, count: number): void;
-  /** Sets the mode, and counts the change when it is one. `reason` comes from a small, fixed set. */
-  setMode(mode: Mode, reason: string): void;
+  /**
+   * Sets the mode, and counts the change when it is one; `undefined`: between two sessions, none of them. `reason` comes
+   * from a small, fixed set.
+   */
+  setMode(mode: Mode | undefined, reason: string): void;
   /** `undefined`: not known. */
   setSlotWalStatus(status: WalStatus | undefined): void;
   /** Runs before every scrape, to fill gauges that change by themselves, such as the lag. Must be quick and not throw. */
@@ -190,12 +193,12 @@ function oneOf<T extends string>(
   return set;
 }
 
-function modeSetter(metric: Gauge, changes: Counter): (mode: Mode, reason: string) => void {
+function modeSetter(metric: Gauge, changes: Counter): (mode: Mode | undefined, reason: string) => void {
   const set = oneOf(metric, 'mode', MODES);
   let present: Mode | undefined;
   return (mode, reason) => {
     if (mode === present) return;
-    changes.inc({ from: present ?? 'starting', to: mode, reason });
+    changes.inc({ from: present ?? 'connecting', to: mode ?? 'connecting', reason });
     present = mode;
     set(mode);
   };

@@ -16,6 +16,8 @@ export interface PipelineFacts {
   readonly oldestUnsettledCommitMs: number | undefined;
   readonly inFlightEvents: number;
   readonly inFlightBytes: number;
+  /** This process publishes: it knows the commit times of what is in flight. */
+  readonly leading: boolean;
 }
 
 /**
@@ -28,8 +30,9 @@ export class Monitor {
   private readonly observer: Observer;
   private readonly facts: () => PipelineFacts;
   private lastAnswerMs = performance.now();
-  private oldest: { seq: string; firstSeenMs: number } | undefined;
+  private oldest: { seq: string; firstSeenMs: number; createdMs: number | undefined } | undefined;
   private pending = 0;
+  private hasCreatedAt = false;
 
   constructor(config: Config, observer: Observer, facts: () => PipelineFacts) {
     this.config = config;
@@ -46,6 +49,7 @@ export class Monitor {
         const client = await connect(this.config.database.connection(), options);
         try {
           await client.query('set enable_seqscan = off');
+          this.hasCreatedAt = await this.readHasCreatedAt(client);
           await this.probeUntil(client, signal);
         } finally {
           await disconnect(client);
@@ -65,14 +69,34 @@ export class Monitor {
     const at = (monotonicMs: number): number => clock.at(monotonicMs) ?? monotonicMs;
     return lagSeconds({
       oldestUnsettledCommitMs: this.facts().oldestUnsettledCommitMs,
-      table: { oldestFirstSeenMs: this.oldest && at(this.oldest.firstSeenMs) },
+      table: { oldestFirstSeenMs: this.oldestSinceMs(at) },
       lastAnswerMs: at(this.lastAnswerMs),
       nowMs: at(nowMs),
     });
   }
 
+  /**
+   * Beside the stream's commit times the first sight of a row is enough. A standby sees rows come and go in somebody
+   * else's backlog, each for the first time: there the time of the row counts.
+   */
+  private oldestSinceMs(at: (monotonicMs: number) => number): number | undefined {
+    if (!this.oldest) return undefined;
+    const seenMs = at(this.oldest.firstSeenMs);
+    return this.facts().leading ? seenMs : Math.min(seenMs, this.oldest.createdMs ?? seenMs);
+  }
+
   get pendingEvents(): number {
     return Math.max(this.pending, this.facts().inFlightEvents);
+  }
+
+  /** An adopted table may lack it. */
+  private async readHasCreatedAt(client: Client): Promise<boolean> {
+    const { outbox } = this.config;
+    const { rows } = await client.query(
+      'select from pg_attribute where attrelid = to_regclass($1) and attname = $2 and not attisdropped',
+      [qualified(outbox.schema, outbox.table), outbox.columns.createdAt],
+    );
+    return rows.length > 0;
   }
 
   private async probeUntil(client: Client, signal: AbortSignal): Promise<void> {
@@ -104,7 +128,10 @@ export class Monitor {
     this.observer.metrics.deadLetters.set(Number(row['dead_letters'] ?? 0));
     const seq = row['oldest_seq'] ?? undefined;
     if (seq === undefined) this.oldest = undefined;
-    else if (this.oldest?.seq !== seq) this.oldest = { seq, firstSeenMs: nowMs };
+    else if (this.oldest?.seq !== seq) {
+      const createdMs = row['oldest_ms'] ? Number(row['oldest_ms']) : undefined;
+      this.oldest = { seq, firstSeenMs: nowMs, createdMs };
+    }
     const counted = Number(row['counted'] ?? 0);
     this.pending = counted < MAX_COUNTED ? counted : Number(row['newest_seq']) - Number(seq) + 1;
   }
@@ -116,12 +143,14 @@ export class Monitor {
     // Without clean-up nothing in the table tells a delivered row from another.
     if (cleanup === 'none') return `select ${deadLetters}`;
     const seq = quoteIdentifier(outbox.columns.seq);
+    const created = this.hasCreatedAt ? quoteIdentifier(outbox.columns.createdAt) : 'null::timestamptz';
     const waiting =
       cleanup === 'mark'
         ? `${table} where ${quoteIdentifier(outbox.columns.deliveredAt)} is null`
         : `${table} where true`;
     return `select ${deadLetters},
       (select ${seq} from ${waiting} order by ${seq} limit 1) as oldest_seq,
+      (select extract(epoch from ${created}) * 1000 from ${waiting} order by ${seq} limit 1) as oldest_ms,
       (select ${seq} from ${waiting} order by ${seq} desc limit 1) as newest_seq,
       (select count(*) from (select 1 from ${waiting} limit ${MAX_COUNTED}) as waiting_rows) as counted`;
   }

@@ -33,11 +33,19 @@ export class Observer {
 
   setMode(mode: Mode, reason: string): void {
     if (mode === this.currentMode && reason === this.currentReason) return;
-    this.log.info(`mode: ${mode}`, { from: this.currentMode ?? 'starting', reason });
+    this.log.info(`mode: ${mode}`, { from: this.currentMode ?? 'connecting', reason });
     this.currentMode = mode;
     this.currentReason = reason;
     this.metrics.setMode(mode, reason);
     this.metrics.leader.set(mode === 'streaming' || mode === 'polling' ? 1 : 0);
+  }
+
+  /** A session ended and the next has not begun: nothing is published, and somebody else may lead. */
+  disconnected(reason: string): void {
+    this.currentMode = undefined;
+    this.currentReason = reason;
+    this.metrics.setMode(undefined, reason);
+    this.metrics.leader.set(0);
   }
 
   durable(durable: readonly Durable[]): void {
