@@ -24,6 +24,9 @@ begin
 end
 $body$;
 
+-- Marks it as ours: `migrate` replaces no function without this comment.
+comment on function :"schema".:"emit"(text, text, text, :"payload_type", jsonb) is 'Made by outbox-relay migrate';
+
 -- Offered, not installed: the same lock for plain inserts. A default is evaluated before a BEFORE trigger runs, so the
 -- trigger draws a new seq after it holds the lock. To use it:
 --   create trigger lock_key before insert on <outbox> for each row execute function outbox_lock_key();
@@ -38,3 +41,5 @@ begin
   return new;
 end
 $body$;
+
+comment on function :"schema".:"lock_key"() is 'Made by outbox-relay migrate';

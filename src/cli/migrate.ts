@@ -19,6 +19,8 @@ export async function run(context: CommandContext): Promise<number> {
       cleanup: config.cleanup,
       adopt: context.args.values['adopt'] === true,
       dryRun,
+      onProgress: (text) => void context.stderr.write(`${text}\n`),
+      signal: context.signal,
     });
     if (dryRun) context.stdout.write(report.sql);
     else context.stdout.write(summary(report));

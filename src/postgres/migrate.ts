@@ -2,6 +2,9 @@ import { readFileSync, readdirSync } from 'node:fs';
 import type { Client } from 'pg';
 import type { OutboxConfig } from '../config/config.ts';
 import { RelayError } from '../errors/errors.ts';
+import { refuseForeignFunctions, refuseForeignSequence } from './foreign-names.ts';
+import { LOCK_TIMEOUT_MS, withLockRetry } from './lock-retry.ts';
+import { type IndexPlan, planUndeliveredIndex, runConcurrently } from './undelivered-index.ts';
 import { adoptStatements, missingRelayColumns, requireEventColumns } from './adopt.ts';
 import { derivedName, fillTemplate, qualified, quoteIdentifier, quoteLiteral } from './identifier.ts';
 import { type OutboxTable, readOutboxTable, templateValues } from './outbox-table.ts';
@@ -27,6 +30,12 @@ export interface MigrationOptions {
   readonly adopt: boolean;
   /** Change nothing; the report's `sql` is what would run. */
   readonly dryRun: boolean;
+  /** Takes one sentence while a step waits. */
+  readonly onProgress?: (text: string) => void;
+  /** Ends the waiting between two attempts. */
+  readonly signal?: AbortSignal;
+  /** How often a step that meets a lock is tried; default 60, with pauses 3 to 5 minutes. */
+  readonly lockAttempts?: number;
 }
 
 export interface MigrationReport {
@@ -40,6 +49,8 @@ export interface MigrationReport {
 interface Step {
   readonly name: string;
   readonly sql: string;
+  /** Runs outside a transaction. */
+  readonly index?: IndexPlan | undefined;
   /** Why this role can't run it. */
   readonly refused: Remark | undefined;
 }
@@ -57,14 +68,14 @@ export async function migrate(client: Client, options: MigrationOptions): Promis
     const { steps, privileges } = await plan(client, options);
     for (const step of steps) {
       applied.push(step.name);
-      texts.push(`-- ${step.name}\nbegin;\n${lockSql(options)}\n${step.sql}\ncommit;\n`);
+      texts.push(`-- ${step.name}\n${script(step, options)}`);
       if (step.refused !== undefined) remarks.push(step.refused);
     }
     return { applied, sql: texts.join('\n'), remarks: [...remarks, ...streamingRemarks(privileges)] };
   }
   // Planned anew under the lock for every step: another process may have done it meanwhile.
   for (;;) {
-    const { step, privileges } = await runNext(client, options);
+    const { step, privileges } = await withLockRetry(async () => await runNext(client, options), options);
     if (step === undefined) return { applied, sql: texts.join('\n'), remarks: streamingRemarks(privileges) };
     if (step.refused !== undefined)
       return { applied, sql: texts.join('\n'), remarks: [step.refused, ...streamingRemarks(privileges)] };
@@ -82,14 +93,20 @@ async function runNext(
     await client.query({ text: lockSql(options), ...NO_DEADLINE });
     const { steps, privileges } = await plan(client, options);
     const step = steps[0];
-    if (step !== undefined && step.refused === undefined)
+    if (step !== undefined && step.refused === undefined && step.index === undefined)
       await client.query({ text: step.sql, ...NO_DEADLINE });
     await client.query('commit');
+    if (step?.index !== undefined) await runConcurrently(client, step.index, NO_DEADLINE.query_timeout);
     return { step, privileges };
   } catch (error) {
     await client.query('rollback').catch(() => undefined);
     throw error;
   }
+}
+
+function script(step: Step, options: MigrationOptions): string {
+  if (step.index !== undefined) return `-- not in a transaction\n${step.sql}\n`;
+  return `begin;\n${lockSql(options)}\n${step.sql}\ncommit;\n`;
 }
 
 /** Transaction-level, because PgBouncer in transaction mode breaks session locks. */
@@ -99,6 +116,8 @@ function lockSql(options: MigrationOptions): string {
     // Numbering the rows of a large table takes its time; waiting behind another `migrate` does too.
     `set local statement_timeout = 0; set local lock_timeout = '60s';`,
     `select pg_advisory_xact_lock(hashtextextended(${key}, 0));`,
+    // Whoever waits for an exclusive lock on a table makes every later writer wait behind it.
+    `set local lock_timeout = '${LOCK_TIMEOUT_MS}ms'; -- when it runs out, run this step again`,
   ].join('\n');
 }
 
@@ -111,9 +130,11 @@ async function plan(
   if (privileges.schemaExists && !privileges.usageOfSchema) throw createRefused(privileges, outbox);
   const table = await readOutboxTable(client, outbox);
   const steps: Step[] = [];
-  const add = (name: string, sql: string, refused?: Remark): void => void steps.push({ name, sql, refused });
+  const add: AddStep = (name, sql, { refused, index } = {}) => void steps.push({ name, sql, refused, index });
 
   if (!privileges.schemaExists) add('schema', `create schema ${quoteIdentifier(outbox.schema)};`);
+  if (!table?.columns.has(outbox.columns.seq) && table?.sequence === undefined)
+    await refuseForeignSequence(client, outbox.schema, derivedName(outbox.table, '_seq'));
   if (table !== undefined) planAdoption(options, table, add);
   await planNumbered(client, options, table, add);
   const publication = await planPublication(client, {
@@ -125,11 +146,15 @@ async function plan(
   const mayCreate = privileges.schemaExists ? privileges.createInSchema : privileges.createInDatabase;
   if (steps.length > 0 && !mayCreate) throw createRefused(privileges, outbox);
   if (publication.statement !== undefined)
-    add('publication', `${publication.statement};`, publication.remark);
+    add('publication', `${publication.statement};`, { refused: publication.remark });
   return { steps, privileges };
 }
 
-type AddStep = (name: string, sql: string) => void;
+type AddStep = (
+  name: string,
+  sql: string,
+  more?: { refused?: Remark | undefined; index?: IndexPlan | undefined },
+) => void;
 
 function planAdoption(options: MigrationOptions, table: OutboxTable, add: AddStep): void {
   const { outbox, cleanup } = options;
@@ -144,7 +169,8 @@ function planAdoption(options: MigrationOptions, table: OutboxTable, add: AddSte
       `${name} exists and has no column ${missing.join(', ')}`,
       {
         advice:
-          'Run `migrate --adopt`: it adds these columns in one short transaction that keeps writers out.',
+          'Run `migrate --adopt` at a quiet time: it adds these columns in one transaction that keeps writers out for as ' +
+          'long as it takes to number the rows that are there.',
       },
     );
   if (!table.owned)
@@ -171,6 +197,7 @@ async function planNumbered(
   const values = templateValues(outbox, table, functionNames(outbox, applied));
   for (const file of migrationFiles()) {
     if (applied.get(outbox.table)?.has(file.number) === true) continue;
+    if (file.number === EMIT) await refuseForeignFunctions(client, outbox.schema, functionsOf(values));
     // A table that exists has its columns by now; only the record is missing.
     const body = file.number === 1 && table !== undefined ? '' : fillTemplate(file.sql, values);
     const note = `create table if not exists ${record} (
@@ -181,23 +208,20 @@ insert into ${record} (outbox_table, number, name)
 values (${quoteLiteral(outbox.table)}, ${file.number}, ${quoteLiteral(file.name)});`;
     add(file.name, `${body}${note}`);
   }
-  if (options.cleanup === 'mark' && !(await hasUndeliveredIndex(client, outbox)))
-    add('undelivered-index', undeliveredIndex(outbox));
+  const index = options.cleanup === 'mark' ? await planUndeliveredIndex(client, outbox, table) : undefined;
+  if (index === undefined) return;
+  const sql = `${index.statements.join(';\n')};`;
+  add('undelivered-index', sql, { index: index.concurrently ? index : undefined });
 }
 
-/** Only rows that are kept after delivery make it worth its cost; with `delete` the primary key is as good. */
-function undeliveredIndex(outbox: OutboxConfig): string {
-  const { seq, deliveredAt } = outbox.columns;
-  const index = quoteIdentifier(derivedName(outbox.table, '_undelivered'));
-  return `create index ${index} on ${qualified(outbox.schema, outbox.table)} (${quoteIdentifier(seq)}) where ${quoteIdentifier(deliveredAt)} is null;`;
-}
+/** Number of the migration that makes the functions. */
+const EMIT = 3;
 
-async function hasUndeliveredIndex(client: Client, outbox: OutboxConfig): Promise<boolean> {
-  const found = await client.query('select from pg_indexes where schemaname = $1 and indexname = $2', [
-    outbox.schema,
-    derivedName(outbox.table, '_undelivered'),
-  ]);
-  return found.rows.length > 0;
+function functionsOf({ emit, lock_key, payload_type }: ReturnType<typeof templateValues>) {
+  return [
+    { name: String(emit), signature: `text, text, text, ${String(payload_type)}, jsonb` },
+    { name: String(lock_key), signature: '' },
+  ];
 }
 
 /** Outbox table → numbers applied for it. */

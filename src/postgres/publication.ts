@@ -1,6 +1,6 @@
 import type { Client } from 'pg';
 import type { OutboxConfig } from '../config/config.ts';
-import { qualified, quoteIdentifier } from './identifier.ts';
+import { qualified, quoteIdentifier, quoteLiteral } from './identifier.ts';
 
 /** Something that `migrate` could not do or that will be missed later, with the statement that remedies it. */
 export interface Remark {
@@ -51,9 +51,17 @@ export async function readPrivileges(client: Client, schema: string): Promise<Pr
   };
 }
 
+/** The comment on everything whose name somebody else may have taken: only what carries it is ever changed. */
+export const OURS = 'Made by outbox-relay migrate';
+
 interface PublicationState {
   readonly exists: boolean;
+  /** Made by `migrate`, so that it may be altered. */
+  readonly ours: boolean;
+  /** Every row with every column: no row filter, no column list. */
   readonly covers: boolean;
+  /** The table itself is named in it, rightly or with a restriction. */
+  readonly member: boolean;
   readonly inserts: boolean;
   readonly owned: boolean;
 }
@@ -63,17 +71,30 @@ async function readPublication(
   outbox: OutboxConfig,
   publication: string,
 ): Promise<PublicationState> {
-  const result = await client.query<{ pubinsert: string; owned: string; covers: string }>(
+  type Facts = Record<'pubinsert' | 'owned' | 'ours' | 'covers' | 'member', string>;
+  const result = await client.query<Facts>(
     `select p.pubinsert::text, pg_has_role(current_user, p.pubowner, 'USAGE')::text as owned,
+            (coalesce(obj_description(p.oid, 'pg_publication'), '') = $4)::text as ours,
             (p.puballtables or exists (select from pg_publication_tables t
-              where t.pubname = p.pubname and t.schemaname = $2 and t.tablename = $3))::text as covers
-       from pg_publication p where p.pubname = $1`,
-    [publication, outbox.schema, outbox.table],
+              where t.pubname = p.pubname and t.schemaname = $2 and t.tablename = $3
+                -- By way of JSON, because PostgreSQL 14 has neither filters nor column lists.
+                and to_jsonb(t)->>'rowfilter' is null
+                and not exists (select from pg_attribute a
+                  where a.attrelid = o.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+                    and not coalesce(to_jsonb(t)->'attnames' ? a.attname::text, true))))::text as covers,
+            exists (select from pg_publication_rel r where r.prpubid = p.oid and r.prrelid = o.oid)::text as member
+       from pg_publication p
+       left join (pg_class o join pg_namespace n on n.oid = o.relnamespace)
+              on n.nspname = $2 and o.relname = $3
+      where p.pubname = $1`,
+    [publication, outbox.schema, outbox.table, OURS],
   );
   const row = result.rows[0];
   return {
     exists: row !== undefined,
+    ours: row?.ours === 'true',
     covers: row?.covers === 'true',
+    member: row?.member === 'true',
     inserts: row?.pubinsert === 'true',
     owned: row?.owned === 'true',
   };
@@ -98,6 +119,7 @@ export async function planPublication(
   const state = await readPublication(client, outbox, publication);
   if (state.exists && state.covers && state.inserts) return { statement: undefined, remark: undefined };
   const statement = publicationStatement(outbox, publication, state);
+  if (state.exists && !state.ours) return { statement, remark: foreign(publication, statement) };
   const role = quoteIdentifier(privileges.user);
   const remedies: string[] = [];
   if (!state.exists && !privileges.createInDatabase)
@@ -114,6 +136,17 @@ export async function planPublication(
   return { statement, remark };
 }
 
+/** To others that read it, every event of the outbox would be news, and a narrower `publish` a loss. */
+function foreign(publication: string, statement: string): Remark {
+  return {
+    code: 'publication',
+    message:
+      `publication ${quoteIdentifier(publication)} does not bring every insert into the outbox, ` +
+      'and as it was not made by "migrate", it is not changed',
+    remedy: `Set PUBLICATION_NAME to a name that is free, or, if nobody else reads it, run: ${statement};`,
+  };
+}
+
 /**
  * Insert-only: the relay's own deletes then make no traffic in the stream, and no replica identity is needed.
  * Via the root: rows of a partition arrive as rows of the outbox.
@@ -121,10 +154,17 @@ export async function planPublication(
 function publicationStatement(outbox: OutboxConfig, publication: string, state: PublicationState): string {
   const name = quoteIdentifier(publication);
   const table = qualified(outbox.schema, outbox.table);
+  const set = `(publish = 'insert', publish_via_partition_root = true)`;
   if (!state.exists)
-    return `create publication ${name} for table ${table} with (publish = 'insert', publish_via_partition_root = true)`;
-  if (!state.covers) return `alter publication ${name} add table ${table}`;
-  return `alter publication ${name} set (publish = 'insert', publish_via_partition_root = true)`;
+    return (
+      `create publication ${name} for table ${table} with ${set}; ` +
+      `comment on publication ${name} is ${quoteLiteral(OURS)}`
+    );
+  const steps = [`alter publication ${name} set ${set}`];
+  if (!state.covers) steps.unshift(`alter publication ${name} add table ${table}`);
+  // With a row filter or a column list it can't be added once more.
+  if (!state.covers && state.member) steps.unshift(`alter publication ${name} drop table ${table}`);
+  return steps.join('; ');
 }
 
 /** What streaming will need and this role or server lacks. */
