@@ -178,6 +178,12 @@ test('P3 a topic that brokers do not know for a while keeps its lanes; what wait
     send('t', 'after');
     assert.equal((await outcome('after')).kind, 'durable');
     assert.equal(publisher.laneOf(message), lane);
+    assert.equal(publisher.layoutOf?.('t'), 2);
+    kafka.topics.set('t', [1]);
+    send('t', 'made anew');
+    assert.equal((await outcome('made anew')).kind, 'durable');
+    await until(() => publisher.layoutOf?.('t') === 1, { what: 'the new layout' });
+    assert.equal(publisher.laneOf(message), 't:1:0');
   });
 });
 

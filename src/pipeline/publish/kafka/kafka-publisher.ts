@@ -92,6 +92,10 @@ class KafkaPublisher implements Publisher {
     return lane;
   }
 
+  layoutOf(destination: string): number | undefined {
+    return this.topics.get(destination)?.partitionCount;
+  }
+
   room(): number {
     if (this.state !== 'connected' || this.gate.held || this.closing !== undefined) return 0;
     return Math.max(0, this.options.maxEvents - this.outstanding);
