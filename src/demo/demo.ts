@@ -107,7 +107,8 @@ class Demo {
     loadConfig(relayEnvironment({ ...environment, ...placeholder }));
     const onProgress = (text: string): void => view.starting(text);
     const [postgres, broker] = await Promise.allSettled([
-      startPostgres({ onProgress }),
+      // Every account of the machine reaches 127.0.0.1, and a superuser may start programs.
+      startPostgres({ onProgress, auth: 'scram-sha-256', password: randomBytes(18).toString('hex') }),
       startBroker(plan, onProgress),
     ]);
     if (postgres.status === 'fulfilled') this.resources.defer(async () => await postgres.value.remove());
@@ -176,10 +177,9 @@ class Demo {
   /** Until the shop closes: all events are committed, or Ctrl-C. */
   private async sell(config: Config, relay: Relay): Promise<Shop> {
     const { signal } = this.context;
-    const { host, port, user, database } = config.database.connection();
     const { rate, events = Infinity } = this.options;
-    const databaseUrl = `postgresql://${user}@${host}:${port}/${database}`;
-    const shop = new Shop({ databaseUrl, rate, events, signal, random: Math.random });
+    const connection = config.database.connection();
+    const shop = new Shop({ connection, rate, events, signal, random: Math.random });
     this.view.running(() => ({
       committed: shop.committed,
       rolledBack: shop.rolledBack.size,

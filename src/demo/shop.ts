@@ -1,5 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Client } from 'pg';
+import type { Client } from 'pg';
+import type { DatabaseConnection } from '../config/config.ts';
+import { connect, disconnect } from '../postgres/connect.ts';
 import type { CommittedOrder } from './reckoning.ts';
 
 const CONNECTIONS = 4;
@@ -45,7 +47,7 @@ const ORDER_BY_INSERT = `with event as (
   returning event_id`;
 
 export interface ShopOptions {
-  readonly databaseUrl: string;
+  readonly connection: DatabaseConnection;
   /** Committed events a second. */
   readonly rate: number;
   /** Committed events after which it closes. */
@@ -96,11 +98,12 @@ export class Shop {
   }
 
   private async sell(startedMs: number, signal: AbortSignal): Promise<void> {
-    const { databaseUrl, events, rate, random } = this.options;
-    const client = new Client({ connectionString: databaseUrl, application_name: 'shop' });
-    // The query in flight gets the same error.
-    client.on('error', () => undefined);
-    await client.connect();
+    const { connection, events, rate, random } = this.options;
+    // Not by the driver alone, which reads PGSSLMODE, PGOPTIONS and the like: they are about another database.
+    const client = await connect(connection, {
+      applicationName: 'shop',
+      signal: new AbortController().signal,
+    });
     try {
       while (this.scheduled < events) {
         const dueMs = startedMs + (this.scheduled / rate) * 1000;
@@ -113,7 +116,7 @@ export class Shop {
         await this.transaction(client, orders, 'commit');
       }
     } finally {
-      await client.end();
+      await disconnect(client);
     }
   }
 
@@ -129,8 +132,8 @@ export class Shop {
 
   private async order(client: Client, customer: string): Promise<string> {
     const { random } = this.options;
-    const numbered = await client.query<{ number: number }>(NUMBER, [customer]);
-    const number = numbered.rows[0]?.number ?? 0;
+    const numbered = await client.query<{ number: string }>(NUMBER, [customer]);
+    const number = Number(numbered.rows[0]?.number ?? 0);
     const [item, price] = pick(GOODS, random);
     const pieces = 1 + Math.floor(random() * 3);
     const cents = pieces * price;

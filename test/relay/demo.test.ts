@@ -7,6 +7,7 @@ import { after, before, describe, it } from 'node:test';
 import { connect } from 'amqplib';
 import { runDemo } from '../../src/demo/demo.ts';
 import { openConsumer } from '../../src/demo/consumers/consumer.ts';
+import { withClient } from '../support/database.ts';
 import { RelayProcess } from '../support/relay-process.ts';
 import { kafkaService, rabbitmqService } from '../support/services.ts';
 import { withAdmin } from '../support/topic.ts';
@@ -75,6 +76,22 @@ describe('demo', () => {
     assert.ok(demo.stdout.some((line) => /^✓ Relay +http:\/\/127\.0\.0\.1:\d+\/metrics$/u.test(line)));
     assert.ok(!demo.output.includes('\u001b'), 'no escape sequences off a terminal');
     await untilFolderIsEmpty();
+  });
+
+  it("its database is for its user alone, and it does not read the environment of the user's own", async () => {
+    const own = { PGSSLMODE: 'require', PGOPTIONS: '-c nonsense=1', PGUSER: 'me', PGPASSWORD: 'mine' };
+    const demo = startDemo(['--events', '1000000', '--rate', '50'], own);
+    await demo.waitForLine(/#5 /u, 60_000);
+    const url = new URL(/postgresql:\/\/\S+/u.exec(demo.output)?.[0] ?? '');
+    assert.match(url.password, /^[0-9a-f]{36}$/u);
+    for (const password of ['postgres', ''])
+      await assert.rejects(
+        withClient(`postgresql://postgres:${password}@${url.host}/postgres`, async () => undefined),
+        /password/u,
+      );
+    demo.kill('SIGINT');
+    const { committed, delivered } = await finished(demo);
+    assert.equal(delivered, committed);
   });
 
   it('P1 P2 P3 P4 the same on Kafka, counted by a consumer; topic and group are removed', async () => {

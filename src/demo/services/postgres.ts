@@ -1,4 +1,4 @@
-import { chmodSync, chownSync, cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ServiceFolder } from './folder.ts';
 import { run } from './install.ts';
@@ -10,13 +10,16 @@ import { ServerProcess } from './server-process.ts';
 import type { ServerUser } from './server-process.ts';
 
 const START_TIMEOUT_MS = 60_000;
+const DEFAULT_PASSWORD = 'postgres';
 
 export interface PostgresOptions {
   readonly version?: PostgresVersion;
   /** Lines of postgresql.conf, over the defaults below. */
   readonly settings?: Readonly<Record<string, string>>;
-  /** How clients on 127.0.0.1 prove who they are. The superuser's password is `postgres`. */
+  /** How clients on 127.0.0.1 prove who they are. */
   readonly auth?: 'trust' | 'scram-sha-256';
+  /** The superuser's; `postgres` when it need be no secret. Letters and digits. */
+  readonly password?: string;
   /** Complete lines of pg_hba.conf, tried before the one for `auth`. */
   readonly hba?: readonly string[];
   readonly ssl?: { readonly certPem: string; readonly keyPem: string };
@@ -102,8 +105,8 @@ class Server implements PostgresServer {
   }
 
   get url(): string {
-    const password = this.parts.options.auth === 'scram-sha-256' ? ':postgres' : '';
-    return `postgresql://postgres${password}@127.0.0.1:${this.port}/postgres`;
+    const { auth, password = DEFAULT_PASSWORD } = this.parts.options;
+    return `postgresql://postgres${auth === 'scram-sha-256' ? `:${password}` : ''}@127.0.0.1:${this.port}/postgres`;
   }
 
   pid(): number {
@@ -114,12 +117,13 @@ class Server implements PostgresServer {
   async initialise(): Promise<void> {
     const { folder, native, user, options } = this.parts;
     const passwordFile = join(folder.path, 'password');
-    writeFileSync(passwordFile, 'postgres\n');
+    this.writeFor(passwordFile, `${options.password ?? DEFAULT_PASSWORD}\n`);
     const args = ['-D', this.dataDir, '-U', 'postgres', '-E', 'UTF8', '--no-locale', '--no-sync'];
     await run(join(native, 'bin/initdb'), [...args, '-A', 'scram-sha-256', `--pwfile=${passwordFile}`], {
       cwd: folder.path,
       ...(user && { user }),
     });
+    rmSync(passwordFile);
     this.configure(options);
   }
 
@@ -130,15 +134,14 @@ class Server implements PostgresServer {
     const rules = [...hba, `host all all 127.0.0.1/32 ${auth}`, `host replication all 127.0.0.1/32 ${auth}`];
     writeFileSync(join(this.dataDir, 'pg_hba.conf'), `${rules.join('\n')}\n`);
     if (ssl !== undefined) {
-      this.writeFor('server.crt', ssl.certPem);
-      this.writeFor('server.key', ssl.keyPem);
+      this.writeFor(join(this.dataDir, 'server.crt'), ssl.certPem);
+      this.writeFor(join(this.dataDir, 'server.key'), ssl.keyPem);
     }
   }
 
   /** The server refuses a key that others may read or that is not its own. */
-  private writeFor(name: string, text: string): void {
-    const path = join(this.dataDir, name);
-    writeFileSync(path, text);
+  private writeFor(path: string, text: string): void {
+    writeFileSync(path, text, { mode: 0o600 });
     chmodSync(path, 0o600);
     const { user } = this.parts;
     if (user !== undefined) chownSync(path, user.uid, user.gid);
