@@ -7,7 +7,7 @@ import { Dialer } from './dialer.ts';
 import { brokerError } from './errors.ts';
 import type { MetadataAnswer } from './kafkajs.ts';
 import { groupByPartition, type Group } from './grouping.ts';
-import { MAX_BATCH_ANY_BROKER_BYTES, tooLargeForAnyBroker, topicOutcome, unknown } from './outcome.ts';
+import { refusedUnsent, topicOutcome, unknown } from './outcome.ts';
 import { RoomGate } from './room-gate.ts';
 import { Sender } from './sender.ts';
 import { isLegalTopic, TopicTable } from './topics.ts';
@@ -140,12 +140,9 @@ class KafkaPublisher implements Publisher {
 
   private senderFor(group: Group, missing: Set<string>): Sender | undefined {
     const { topic } = group;
-    if (!isLegalTopic(topic)) {
-      this.settle(group, topicOutcome(topic, 17));
-      return undefined;
-    }
-    if (group.bound > MAX_BATCH_ANY_BROKER_BYTES) {
-      this.settle(group, tooLargeForAnyBroker(group));
+    const refusal = refusedUnsent(group);
+    if (refusal !== undefined) {
+      this.settle(group, refusal);
       return undefined;
     }
     const known = this.topics.get(topic);

@@ -1,7 +1,9 @@
 import { DURABLE, type Outcome } from '../publisher.ts';
 import { brokerError } from './errors.ts';
+import type { Group } from './grouping.ts';
 import { batchBound } from './record-batch.ts';
 import type { Batch } from './produce-request.ts';
+import { isLegalTopic } from './topics.ts';
 
 export function unknown(code: string, reason: string): Outcome {
   return { kind: 'unknown', code, reason };
@@ -54,9 +56,15 @@ export function refusedLocally(batch: Batch, error: unknown): Outcome {
 }
 
 /** The default of `socket.request.max.bytes`: a broker ends the connection at a longer request, without an answer. */
-export const MAX_BATCH_ANY_BROKER_BYTES = 100 * 1024 * 1024 - 64 * 1024;
+const MAX_BATCH_ANY_BROKER_BYTES = 100 * 1024 * 1024 - 64 * 1024;
 
-export function tooLargeForAnyBroker(batch: Batch): Outcome {
+/** What no broker would take need not be sent. */
+export function refusedUnsent(group: Group): Outcome | undefined {
+  if (!isLegalTopic(group.topic)) return topicOutcome(group.topic, 17);
+  return group.bound > MAX_BATCH_ANY_BROKER_BYTES ? tooLargeForAnyBroker(group) : undefined;
+}
+
+function tooLargeForAnyBroker(batch: Batch): Outcome {
   const limit = `A request to a Kafka broker is at most ${MAX_BATCH_ANY_BROKER_BYTES} bytes. Make the payload smaller.`;
   const reason = `About ${batchBound(batch.messages)} bytes. ${limit}`;
   return { ...rejected('message-too-large', reason, batch), permanent: true };
