@@ -175,6 +175,7 @@ export class Relay {
     const events: PublisherEvents = {
       onRoom: () => this.stage?.pipeline.wake(),
       onFatal: (error) => this.failPublisher(error),
+      onNotice: (message) => this.observer.log.warn(message),
       onConnection: (connected, reason) => {
         this.brokerConnected = connected;
         this.brokerWorked ||= connected;
