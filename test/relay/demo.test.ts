@@ -122,11 +122,12 @@ describe('demo', () => {
 
   it('Ctrl-C closes the shop, drains, and prints a summary', async () => {
     const demo = startDemo(['--events', '1000000', '--rate', '200']);
-    await demo.waitForLine(/#5 /u, 60_000);
+    // So many that one rolled back among them is all but certain.
+    await demo.waitForLine(/#60 /u, 60_000);
     demo.kill('SIGINT');
     const summary = await finished(demo);
     assertComplete(summary, summary['committed']);
-    assert.ok((summary['committed'] ?? 0) >= 5);
+    assert.ok((summary['committed'] ?? 0) >= 60);
     await untilFolderIsEmpty();
   });
 
