@@ -39,12 +39,13 @@ export function describeFaultTable(
       { timeout: 150_000 },
       async (t) => {
         const result = await withTable(async (table) => {
-          assert.deepEqual(await table.stopAndContinue(), { code: 0, signal: null });
+          const drained = { code: 0, signal: null };
+          assert.deepEqual(await table.stopAndContinue(), [drained, drained]);
           return await table.finish();
         });
         assertPromises(result);
         // Two seconds are within every deadline: nothing became unknown.
-        assert.equal(result.verdict.duplicates, 0);
+        assert.equal(result.verdict.duplicates, 0, result.output);
         t.diagnostic(`${result.verdict.committed} committed`);
       },
     );

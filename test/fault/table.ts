@@ -45,7 +45,8 @@ export interface FaultTableResult {
   /** Poison events that were committed, and how often each is in the dead letters. */
   readonly poisoned: number;
   readonly parked: { readonly id: string; readonly copies: number }[];
-  readonly relays: number;
+  /** What the relays wrote, one after the other. */
+  readonly output: string;
 }
 
 /** One column of the table: a shop that writes all the time, and relays that meet one fault after the other. */
@@ -53,7 +54,7 @@ export class FaultTable {
   private readonly scene: Scene;
   private readonly database: Proxy;
   private readonly broker: Proxy;
-  private relays = 0;
+  private readonly relays: RelayProcess[] = [];
   private poisoned = 0;
 
   private constructor(scene: Scene, database: Proxy, broker: Proxy) {
@@ -87,7 +88,7 @@ export class FaultTable {
   }
 
   /** SIGSTOP at every point of one process's life, SIGCONT after two seconds. */
-  async stopAndContinue(): Promise<RelayExit> {
+  async stopAndContinue(): Promise<RelayExit[]> {
     return await this.throughAllPoints('stop', async (relay) => {
       // The pause is the fault itself.
       await sleep(STOPPED_MS);
@@ -96,7 +97,7 @@ export class FaultTable {
   }
 
   /** At every point all connections of the relay are reset, to database and broker, while it stands still there. */
-  async cutConnections(): Promise<RelayExit> {
+  async cutConnections(): Promise<RelayExit[]> {
     return await this.throughAllPoints(`delay-${HELD_MS}`, async () => {
       assert.ok(this.database.connections > 0);
       this.database.cut();
@@ -109,7 +110,7 @@ export class FaultTable {
   private async throughAllPoints(
     action: string,
     meet: (relay: RelayProcess) => Promise<void>,
-  ): Promise<RelayExit> {
+  ): Promise<RelayExit[]> {
     const faults = (points: readonly FaultPoint[]): string[] =>
       points.map((point) => `${point}:${action}:${ROWS[point].hit}`);
     const meetAt = async (relay: RelayProcess, points: readonly FaultPoint[]): Promise<void> => {
@@ -124,20 +125,24 @@ export class FaultTable {
       POINTS.filter((point) => ROWS[point].reachedBy === reachedBy),
     ) as [FaultPoint[], FaultPoint[]];
     await this.prepareHandover();
-    await this.during(faults(starting), async (relay) => {
+    const first = await this.during(faults(starting), async (relay) => {
       await meetAt(relay, starting);
       await this.drainOnceStreaming(relay);
     });
-    return await this.during(faults([...flowing, 'after-park-decision', 'during-drain']), async (relay) => {
-      await meetAt(relay, flowing);
-      await this.poison();
-      await meetAt(relay, ['after-park-decision']);
-      await until(async () => (await this.deadLetters()).length === this.poisoned, {
-        what: 'the poison event to be parked',
-      });
-      await this.drainOnceStreaming(relay);
-      await meetAt(relay, ['during-drain']);
-    });
+    const second = await this.during(
+      faults([...flowing, 'after-park-decision', 'during-drain']),
+      async (relay) => {
+        await meetAt(relay, flowing);
+        await this.poison();
+        await meetAt(relay, ['after-park-decision']);
+        await until(async () => (await this.deadLetters()).length === this.poisoned, {
+          what: 'the poison event to be parked',
+        });
+        await this.drainOnceStreaming(relay);
+        await meetAt(relay, ['during-drain']);
+      },
+    );
+    return [first, second];
   }
 
   private async during(
@@ -165,7 +170,7 @@ export class FaultTable {
       verdict: await this.scene.verdict(),
       poisoned: this.poisoned,
       parked: await this.deadLetters(),
-      relays: this.relays,
+      output: this.relays.map((each) => each.output).join('\n\n'),
     };
   }
 
@@ -192,12 +197,13 @@ export class FaultTable {
   }
 
   private start(faults: readonly string[]): RelayProcess {
-    this.relays++;
     const env = {
       DATABASE_URL: this.database.url(this.scene.database.url),
       MAX_EVENT_BYTES: String(MAX_EVENT_BYTES),
     };
-    return this.scene.startRelay({ env, fault: faults.join(',') });
+    const relay = this.scene.startRelay({ env, fault: faults.join(',') });
+    this.relays.push(relay);
+    return relay;
   }
 
   /** An event that no broker is asked to take. */
