@@ -64,7 +64,7 @@ if (!isInstalled()) install();
 
 // On a terminal the program gets a process group of its own: else Ctrl-C would reach it past this process as well.
 // Elsewhere it stays in this one's, so that whoever ends the group ends both.
-const onTerminal = Boolean(process.stdin.isTTY || process.stdout.isTTY || process.stderr.isTTY);
+const onTerminal = process.stdin.isTTY || process.stdout.isTTY || process.stderr.isTTY;
 const child = spawn(node, process.argv.slice(2), { stdio: 'inherit', detached: onTerminal });
 passSignals(child);
 

@@ -24,7 +24,7 @@ export async function drain(
   const env = { ...target.env, ...options.env };
   const backlog = await fillBacklog(serverUrl, { ...options, env });
   const startedAtMs = Date.now();
-  const child = spawn(process.execPath, [MAIN, 'run'], {
+  const child = spawn(process.execPath, ['--max-semi-space-size=4', MAIN, 'run'], {
     env: {
       PATH: process.env['PATH'] ?? '',
       DATABASE_URL: backlog.url,

@@ -24,7 +24,7 @@ export async function latency(
 ): Promise<LatencyResult> {
   const env = { ...target.env, ...options.env };
   const backlog = await fillBacklog(serverUrl, { events: 0, keys: 1, env });
-  const child = spawn(process.execPath, [MAIN, 'run'], {
+  const child = spawn(process.execPath, ['--max-semi-space-size=4', MAIN, 'run'], {
     env: {
       PATH: process.env['PATH'] ?? '',
       DATABASE_URL: backlog.url,

@@ -4,8 +4,8 @@ import { RelayError } from '../../errors/errors.ts';
 import { classify } from '../../errors/policy.ts';
 import { faultPoint } from '../../lifecycle/fault-point.ts';
 import type { Progress, ProgressStore } from '../settle/progress.ts';
-import { BEFORE_ALL } from './polling/table-pass.ts';
 import { readableSnapshot } from '../../postgres/snapshot.ts';
+import { BEFORE_ALL } from './polling/table-pass.ts';
 import { decideStart, type HandoverReason } from './start-decision.ts';
 import { assertOurs, dropSlot, readSlot, ReplicationSession, type SystemIdentity } from './streaming/slot.ts';
 

@@ -9,7 +9,8 @@ test('P1 a snapshot that the server prints and does not read is made readable', 
 });
 
 test('a snapshot that the server reads stays as it is', () => {
-  for (const text of ['7:7:', '7:9:7,8', '3:4294967299:3,4294967298']) assert.equal(readableSnapshot(text), text);
+  for (const text of ['7:7:', '7:9:7,8', '3:4294967299:3,4294967298'])
+    assert.equal(readableSnapshot(text), text);
 });
 
 test('what is no snapshot is refused', () => {

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Socket, type SocketConstructorOpts } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Client, ClientConfig } from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
@@ -36,6 +37,11 @@ const XLOG_HEADER_BYTES = 25;
 const READ_SPACING_MS = 1;
 /** The server answers before it begins to decode; later than this it is gone, or the way to it is. */
 const START_DEADLINE_MS = 30_000;
+/**
+ * What the socket may hold until the next read. With the default of 64 KiB reads bring a hundred events, and the wait
+ * between them limits the stream to half of what the server can send.
+ */
+const READ_AHEAD_BYTES = 524_288;
 const STATUS_INTERVAL_MS = 10_000;
 
 /**
@@ -72,9 +78,12 @@ export class ReplicationStream implements Source {
     this.acknowledged = options.startLsn;
     this.assembly = new TransactionAssembly(options.outbox, options.startLsn);
     // Neither automatic acknowledgement nor the library's timer: both confirm what was received, not what is settled.
-    this.service = new LogicalReplicationService(options.clientConfig, {
-      acknowledge: { auto: false, timeoutSeconds: 0 },
-    });
+    this.service = new LogicalReplicationService(
+      { ...options.clientConfig, stream: openSocket },
+      {
+        acknowledge: { auto: false, timeoutSeconds: 0 },
+      },
+    );
     this.service.on('error', (error) => this.socket?.fail(error));
   }
 
@@ -214,6 +223,11 @@ export class ReplicationStream implements Source {
     status[33] = replyRequested ? 1 : 0;
     this.socket?.sendCopyData(status);
   }
+}
+
+/** Plain TCP; under TLS `pg` puts its own stream, with Node's default, on top of it. */
+function openSocket(): Socket {
+  return new Socket({ highWaterMark: READ_AHEAD_BYTES } as SocketConstructorOpts);
 }
 
 function startTimeout(): RelayError {
