@@ -4,6 +4,7 @@ import { BYTEA_OID } from '../capture/bytea.ts';
 import type { Message } from './message.ts';
 import { parseHeaders } from './headers.ts';
 import { parseTemplate, type Template } from './template.ts';
+import { parseUtcTimestamp } from './timestamp.ts';
 
 /** Why an event has no address: it is parked with this, others flow. */
 export interface Unaddressable {
@@ -17,9 +18,6 @@ export type Address = (event: OutboxEvent) => Message | Unaddressable;
 export function isUnaddressable(result: Message | Unaddressable): result is Unaddressable {
   return 'code' in result;
 }
-
-/** `timestamp without time zone`. */
-const TIMESTAMP_OID = 1114;
 
 const JSON_OIDS: ReadonlySet<number | undefined> = new Set([114, 3802]);
 
@@ -113,11 +111,8 @@ function contentTypeOf(payloadOid: number | undefined): string {
 
 /** The row's own time where it has one, else that of its commit. */
 function timestampOf(event: OutboxEvent, column: string): number {
-  const { row } = event;
-  const text = row.text(column);
-  // The session's time zone is UTC: a value without a zone means that, and not the zone of this host.
-  const zone = row.typeOid(column) === TIMESTAMP_OID ? 'Z' : '';
-  const parsed = text ? Date.parse(text + zone) : Number.NaN;
+  const text = event.row.text(column);
+  const parsed = text ? parseUtcTimestamp(text) : Number.NaN;
   return Math.trunc(Number.isNaN(parsed) ? event.transaction.committedAtMs : parsed);
 }
 
