@@ -148,7 +148,7 @@ describe('image', { timeout: 300_000 }, () => {
   });
 
   test('node is process 1, with the command as its argument', () => {
-    assert.deepEqual(image.entrypoint, ['node', '/app/dist/main.js']);
+    assert.deepEqual(image.entrypoint, ['node', '--max-semi-space-size=4', '/app/dist/main.js']);
     assert.deepEqual(image.cmd, ['run']);
   });
 

@@ -23,7 +23,12 @@ if [ -f "$1/.servers" ]; then
     kill -s KILL -- "-$pid" 2>/dev/null
   done <"$1/.servers"
 fi
-rm -rf -- "$1"
+# A command that prepares the folder may outlive this process for a moment, and write into what is being removed.
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+  rm -rf -- "$1" 2>/dev/null
+  [ -e "$1" ] || break
+  sleep 0.2
+done
 `;
 
 /** A temporary folder of one service, removed together with its server processes when this process ends in any way. */
