@@ -49,7 +49,10 @@ export function describeFaultTable(
         t.diagnostic(`${result.verdict.committed} committed`);
       },
     );
+  });
 
+  // After the others: it cuts whatever goes through the broker's proxy, theirs too.
+  describe(`every fault point, delivering to ${name}, cut off`, () => {
     test(
       'P1 P3 all connections cut at every fault point: nothing lost, order kept',
       { timeout: 150_000 },
