@@ -1,4 +1,5 @@
 import type { Message } from '../envelope/message.ts';
+import { MissingTargets, targetOf } from './missing-targets.ts';
 import type { Outcome, Publisher } from './publisher.ts';
 
 /** A message on its way through a lane. */
@@ -53,12 +54,6 @@ export interface LanePolicy {
 
 const NO_VERDICTS: readonly Verdict[] = [];
 
-/** Code of a refusal that concerns a route, not the whole destination. */
-const UNROUTABLE = 'unroutable';
-
-/** Missing routes are remembered by routing key; so many at most, the oldest are forgotten and get a new grace. */
-const MAX_MISSING_REMEMBERED = 10_000;
-
 /** A destination that is away for a moment under load is no reason to park, even when its events fill the window. */
 const SHORTEST_GRACE_MS = 5_000;
 
@@ -77,12 +72,13 @@ export class Lanes {
   private readonly waiting = new Set<Lane>();
   /** By destination: one about which the publisher knows nothing now. Asked one message at a time. */
   private readonly unknown = new Map<string, Lane>();
-  private readonly missing = new Map<string, { sinceMs: number; lastMs: number }>();
+  private readonly missing: MissingTargets;
   private count = 0;
   private discarding = false;
 
   constructor(policy: LanePolicy, publisher: Pick<Publisher, 'laneOf' | 'layoutOf'>) {
     this.policy = policy;
+    this.missing = new MissingTargets(Math.max(policy.topicGraceMs, SHORTEST_GRACE_MS));
     this.publisher = publisher;
   }
 
@@ -294,7 +290,7 @@ export class Lanes {
     const outcome = delivery.outcome as Outcome;
     const { message } = delivery;
     if (outcome.kind === 'durable') {
-      this.found(message);
+      this.missing.found(message);
       return { kind: 'durable', message, sentAtMs: delivery.sentAtMs };
     }
     if (outcome.kind === 'unknown') return 'retry';
@@ -307,29 +303,8 @@ export class Lanes {
     return delivery.attempts >= this.policy.maxAttempts ? parked : 'retry';
   }
 
-  private found(message: Message): void {
-    if (this.missing.size === 0) return;
-    this.missing.delete(message.destination);
-    this.missing.delete(targetOf(message, UNROUTABLE));
-  }
-
-  /** Since when the target is missing; a refusal long after the last one begins anew. */
-  private missingForMs(message: Message, code: string, nowMs: number): number {
-    const target = targetOf(message, code);
-    const known = this.missing.get(target);
-    if (known && nowMs - known.lastMs <= Math.max(this.policy.topicGraceMs, SHORTEST_GRACE_MS)) {
-      known.lastMs = nowMs;
-      return nowMs - known.sinceMs;
-    }
-    if (!known && this.missing.size >= MAX_MISSING_REMEMBERED) {
-      this.missing.delete(this.missing.keys().next().value as string);
-    }
-    this.missing.set(target, { sinceMs: nowMs, lastMs: nowMs });
-    return 0;
-  }
-
   private graceOver(message: Message, code: string, nowMs: number): boolean {
-    return this.missingForMs(message, code, nowMs) >= this.policy.topicGraceMs;
+    return this.missing.forMs(message, code, nowMs) >= this.policy.topicGraceMs;
   }
 
   /**
@@ -342,7 +317,7 @@ export class Lanes {
     lane.missing = isMissing(outcome);
     if (!first || !isMissing(outcome) || lane.queue.length === 0) return [];
     const { code, reason } = outcome;
-    const missingMs = this.missingForMs(first.message, code, nowMs);
+    const missingMs = this.missing.forMs(first.message, code, nowMs);
     const crowded = missingMs >= SHORTEST_GRACE_MS && this.tooManyMissing();
     if (missingMs < this.policy.topicGraceMs && !crowded) return [];
     const target = targetOf(first.message, code);
@@ -362,9 +337,4 @@ export class Lanes {
 
 function isMissing(outcome: Outcome | undefined): outcome is Extract<Outcome, { kind: 'rejected' }> {
   return outcome?.kind === 'rejected' && outcome.missingDestination === true;
-}
-
-/** A missing route concerns one routing key: other messages of its exchange arrive and prove nothing for it. */
-function targetOf(message: Message, code: string): string {
-  return code === UNROUTABLE ? `${message.destination}\0${message.routingKey}` : message.destination;
 }
