@@ -21,6 +21,8 @@ const UNSEEN_RETRY_MS = 5;
 /** A commit that waits for a synchronous standby is in the log and not visible, for as long as the standby takes. */
 const MAX_UNSEEN_RETRY_MS = 1_000;
 const BUSY_WRITE_EVENTS = 50;
+/** So many large writes in a row are load; a single one is a broker that confirms in bursts. */
+const BUSY_WRITES = 5;
 const BUSY_REST_MS = 5;
 /** An idle stream's position is noted this often at most … */
 const IDLE_WRITE_INTERVAL_MS = 10_000;
@@ -37,6 +39,7 @@ export class Settler {
   private wake: (() => void) | undefined;
   private draining = false;
   private unseenRetryMs = UNSEEN_RETRY_MS;
+  private busyWrites = 0;
   private idleSinceMs = performance.now();
 
   constructor(options: SettlerOptions) {
@@ -94,7 +97,8 @@ export class Settler {
    */
   private async writeAndRest(): Promise<void> {
     const events = await this.writeOnce();
-    if (events < BUSY_WRITE_EVENTS || this.draining) return;
+    this.busyWrites = events < BUSY_WRITE_EVENTS ? 0 : this.busyWrites + 1;
+    if (this.busyWrites < BUSY_WRITES || this.draining) return;
     if (this.options.settlement.unwritten < MAX_EVENTS_PER_WRITE) await sleep(BUSY_REST_MS);
   }
 
