@@ -82,7 +82,7 @@ export class Pipeline {
     settlement.begin(batch.transactions, batch.heardLsn);
     let skipped = 0;
     for (const event of batch.events) {
-      if (settlement.skip(event)) skipped++;
+      if (settlement.settledBefore(event)) skipped++;
       else this.send(event);
     }
     if (skipped > 0) onSkipped(skipped);

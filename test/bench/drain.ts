@@ -1,11 +1,8 @@
-import { spawn } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { until } from '../support/until.ts';
 import { fillBacklog, query } from './backlog.ts';
+import { startBuiltRelay } from './built-relay.ts';
 import { assertComplete, type BenchTarget } from './broker.ts';
 import { usageOf } from './measured-process.ts';
-
-const MAIN = fileURLToPath(new URL('../../dist/main.js', import.meta.url));
 
 export interface DrainResult {
   readonly eventsPerSecond: number;
@@ -24,32 +21,18 @@ export async function drain(
   const env = { ...target.env, ...options.env };
   const backlog = await fillBacklog(serverUrl, { ...options, env });
   const startedAtMs = Date.now();
-  const child = spawn(process.execPath, ['--max-semi-space-size=4', MAIN, 'run'], {
-    env: {
-      PATH: process.env['PATH'] ?? '',
-      DATABASE_URL: backlog.url,
-      SLOT_NAME: backlog.name,
-      HTTP_HOST: '127.0.0.1',
-      HTTP_PORT: '0',
-      LOG_LEVEL: 'warn',
-      ...env,
-    },
-    stdio: ['ignore', 'ignore', 'inherit'],
-  });
-  const pid = child.pid as number;
-  const exit = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+  const relay = startBuiltRelay(backlog, env);
   try {
     const counted = await untilCounted(target, options.events);
-    const cleaned = env['CLEANUP'] === 'none' ? undefined : await untilEmpty(backlog.url);
-    const usage = usageOf(pid);
-    child.kill('SIGTERM');
-    await exit;
+    if (env['CLEANUP'] !== 'none') await untilEmpty(backlog.url);
+    const usage = usageOf(relay.pid);
+    relay.kill('SIGTERM');
+    await relay.exit;
     const arrivals = await target.arrivals();
     assertComplete(arrivals, options.events);
     const times = arrivals.map(({ atMs }) => atMs).toSorted((a, b) => a - b);
     const first = times[0] ?? 0;
     const seconds = first > 0 ? ((times.at(-1) ?? 0) - first) / 1000 : counted.seconds;
-    void cleaned;
     return {
       eventsPerSecond: options.events / seconds,
       cpuMicrosPerEvent: (usage.cpuSeconds * 1e6) / options.events,
@@ -57,8 +40,8 @@ export async function drain(
       firstDeliveryMs: first > 0 ? first - startedAtMs : undefined,
     };
   } finally {
-    child.kill('SIGKILL');
-    await exit;
+    relay.kill('SIGKILL');
+    await relay.exit;
     await backlog.drop();
   }
 }

@@ -1,12 +1,10 @@
-import { spawn } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { Client } from 'pg';
 import { until } from '../support/until.ts';
 import { fillBacklog } from './backlog.ts';
+import { startBuiltRelay } from './built-relay.ts';
 import { assertComplete, type BenchTarget } from './broker.ts';
 import { usageOf } from './measured-process.ts';
 
-const MAIN = fileURLToPath(new URL('../../dist/main.js', import.meta.url));
 const WARM_UP_SECONDS = 2;
 
 export interface LatencyResult {
@@ -24,26 +22,14 @@ export async function latency(
 ): Promise<LatencyResult> {
   const env = { ...target.env, ...options.env };
   const backlog = await fillBacklog(serverUrl, { events: 0, keys: 1, env });
-  const child = spawn(process.execPath, ['--max-semi-space-size=4', MAIN, 'run'], {
-    env: {
-      PATH: process.env['PATH'] ?? '',
-      DATABASE_URL: backlog.url,
-      SLOT_NAME: backlog.name,
-      HTTP_HOST: '127.0.0.1',
-      HTTP_PORT: '0',
-      LOG_LEVEL: 'warn',
-      ...env,
-    },
-    stdio: ['ignore', 'ignore', 'inherit'],
-  });
-  const exit = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+  const relay = startBuiltRelay(backlog, env);
   try {
     const events = options.rate * (options.seconds + WARM_UP_SECONDS);
-    const before = usageOf(child.pid as number);
+    const before = usageOf(relay.pid);
     const startMs = performance.now();
     await insertOpenLoop(backlog.url, options.rate, events);
     await until(async () => (await target.count()) >= events, { timeoutMs: 60_000, what: 'all events' });
-    const usage = usageOf(child.pid as number);
+    const usage = usageOf(relay.pid);
     const elapsedSeconds = (performance.now() - startMs) / 1000;
     const arrivals = await target.arrivals();
     assertComplete(arrivals, events);
@@ -59,8 +45,8 @@ export async function latency(
       cpuPercent: ((usage.cpuSeconds - before.cpuSeconds) / elapsedSeconds) * 100,
     };
   } finally {
-    child.kill('SIGTERM');
-    await exit;
+    relay.kill('SIGTERM');
+    await relay.exit;
     await backlog.drop();
   }
 }

@@ -78,7 +78,7 @@ export class Settlement {
   }
 
   /** Whether this event was settled before; if so it is taken off its transaction, and must not be sent. */
-  skip(event: OutboxEvent): boolean {
+  settledBefore(event: OutboxEvent): boolean {
     if (this.before.length === 0 || !containsEvent(this.before, event)) return false;
     this.watermark.settle(event);
     return true;

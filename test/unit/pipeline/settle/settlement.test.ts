@@ -128,7 +128,7 @@ class World {
     const event = eventOf(identity.seq, transaction, { xid: identity.xid });
     this.next.event++;
     this.settlement.begin(begun ? [transaction] : [], START);
-    if (this.settlement.skip(event))
+    if (this.settlement.settledBefore(event))
       assert.ok(this.written.has(event.seq), `P1 event ${event.seq} was skipped, unsettled`);
     else {
       assert.ok(!this.written.has(event.seq), `P4 event ${event.seq} comes again, although the row knew it`);
@@ -238,8 +238,11 @@ describe('Settlement', () => {
     const settlement = new Settlement({ position: START, before, beforeUntil: 200n });
     const transaction = transactionOf({ endLsn: 150n });
     settlement.begin([transaction], 150n);
-    assert.ok(settlement.skip(eventOf(5, transaction)));
-    assert.ok(!settlement.skip(eventOf(5, transactionOf({ xid: 2 }))), 'the same number after a reset');
+    assert.ok(settlement.settledBefore(eventOf(5, transaction)));
+    assert.ok(
+      !settlement.settledBefore(eventOf(5, transactionOf({ xid: 2 }))),
+      'the same number after a reset',
+    );
     const early = settlement.nextWrite(10);
     assert.deepEqual([early.position, early.beyond], [150n, before]);
     settlement.committed(early, ALL);

@@ -1,0 +1,32 @@
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import type { Backlog } from './backlog.ts';
+
+const MAIN = fileURLToPath(new URL('../../dist/main.js', import.meta.url));
+
+export interface BuiltRelay {
+  readonly pid: number;
+  kill(signal: NodeJS.Signals): void;
+  readonly exit: Promise<void>;
+}
+
+/** The relay as the image starts it: compiled, with the image's flags. */
+export function startBuiltRelay(backlog: Backlog, env: Readonly<Record<string, string>>): BuiltRelay {
+  const child = spawn(process.execPath, ['--max-semi-space-size=4', MAIN, 'run'], {
+    env: {
+      PATH: process.env['PATH'] ?? '',
+      DATABASE_URL: backlog.url,
+      SLOT_NAME: backlog.name,
+      HTTP_HOST: '127.0.0.1',
+      HTTP_PORT: '0',
+      LOG_LEVEL: 'warn',
+      ...env,
+    },
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  return {
+    pid: child.pid as number,
+    kill: (signal) => void child.kill(signal),
+    exit: new Promise((resolve) => child.once('exit', () => resolve())),
+  };
+}
