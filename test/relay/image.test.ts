@@ -148,7 +148,12 @@ describe('image', { timeout: 300_000 }, () => {
   });
 
   test('node is process 1, with the command as its argument', () => {
-    assert.deepEqual(image.entrypoint, ['node', '--max-semi-space-size=4', '/app/dist/main.js']);
+    assert.deepEqual(image.entrypoint, [
+      'node',
+      '--max-semi-space-size=8',
+      '--no-allocation-site-pretenuring',
+      '/app/dist/main.js',
+    ]);
     assert.deepEqual(image.cmd, ['run']);
   });
 

@@ -1,3 +1,4 @@
+import { viewOf } from '../../src/pipeline/capture/byte-range.ts';
 import type { Message } from '../../src/pipeline/envelope/message.ts';
 import {
   DURABLE,
@@ -59,7 +60,8 @@ export class MemoryPublisher implements Publisher {
         const outcome = this.answer(message);
         if (outcome === undefined) continue;
         if (outcome.kind === 'durable') {
-          const { id, key, body } = message;
+          const { id, key } = message;
+          const body = viewOf(message.body);
           this.received.push({ id, key, payload: body?.toString() ?? null });
           this.bodies.push(body);
         }

@@ -1,3 +1,4 @@
+import { viewOf } from '../../pipeline/capture/byte-range.ts';
 import type { Message } from '../../pipeline/envelope/message.ts';
 import type { Reckoning } from '../reckoning.ts';
 import { Delays, RunningRate } from './measures.ts';
@@ -71,7 +72,7 @@ export class View {
   delivery(message: Message, delayMs: number): void {
     this.delivered++;
     this.delays.add(delayMs);
-    const { number, item, pieces, cents } = JSON.parse(String(message.body)) as Record<
+    const { number, item, pieces, cents } = JSON.parse(String(viewOf(message.body))) as Record<
       string,
       number | string
     >;

@@ -1,11 +1,16 @@
+import type { Bytes } from './byte-range.ts';
+
 /** One row of the outbox table. Values are exactly the database's text form; nothing is parsed and printed again. */
 export interface Row {
   /** Column names, in table order. */
   readonly columns: readonly string[];
-  /** The value's text form; `null` for SQL NULL; `undefined` when the table has no such column. */
-  text(column: string): string | null | undefined;
+  /**
+   * The value's text form; `null` for SQL NULL; `undefined` when the table has no such column. `like`: a text that it
+   * probably equals; that string itself is then returned, which costs a fifth of a new one.
+   */
+  text(column: string, like?: string): string | null | undefined;
   /** The value as bytes: UTF-8 of the text form, `bytea` decoded. */
-  bytes(column: string): Buffer | null | undefined;
+  bytes(column: string): Bytes | null | undefined;
   /** Type OID of the column. */
   typeOid(column: string): number | undefined;
 }

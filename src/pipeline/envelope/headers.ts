@@ -1,3 +1,6 @@
+/** The column's default. */
+export const NO_HEADERS = '{}';
+
 /**
  * Reads the `headers` column: a JSON object whose values become header texts. Strings are taken as they are, numbers
  * with their own digits (never through a double), other values as their JSON text, nulls are left out: no broker
@@ -6,7 +9,7 @@
 export function parseHeaders(
   json: string | null | undefined,
 ): Readonly<Record<string, string>> | undefined | string {
-  if (json === null || json === undefined || json === '{}') return undefined;
+  if (json === null || json === undefined || json === NO_HEADERS) return undefined;
   let parsed: unknown;
   try {
     parsed = JSON.parse(json, keepDigits);

@@ -1,3 +1,4 @@
+import type { Bytes } from '../capture/byte-range.ts';
 import type { OutboxEvent } from '../capture/event.ts';
 
 /** An event with its address and content, ready for any broker. The table of parts is the README's "Message". */
@@ -18,7 +19,9 @@ export interface Message {
   /** The row's own headers: values are strings, never null. `undefined` when there are none. */
   readonly headers: Readonly<Record<string, string>> | undefined;
   /** Payload bytes as stored; `null` when the payload is NULL. */
-  readonly body: Buffer | null;
+  readonly body: Bytes | null;
   /** Upper estimate of what this message costs on the wire, bytes: body, key, headers. */
   readonly sizeBytes: number;
+  /** Its place in a lane: set and read by `publish/` alone, which finds it again by this when the outcome comes. */
+  delivery?: object | undefined;
 }

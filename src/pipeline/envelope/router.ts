@@ -2,7 +2,7 @@ import type { Config } from '../../config/config.ts';
 import type { OutboxEvent, Row } from '../capture/event.ts';
 import { BYTEA_OID } from '../capture/bytea.ts';
 import type { Message } from './message.ts';
-import { parseHeaders } from './headers.ts';
+import { NO_HEADERS, parseHeaders } from './headers.ts';
 import { parseTemplate, type Template } from './template.ts';
 import { parseUtcTimestamp } from './timestamp.ts';
 
@@ -29,20 +29,21 @@ export function createRouter(config: Config): Address {
   const routingKey = config.broker.kind === 'rabbitmq' ? config.broker.routingKey : undefined;
   const routing = routingKey === undefined ? key : parseTemplate(routingKey);
 
-  const sameText = lastOfEachText();
+  let lastType = '';
 
   return (event) => {
     if (event.sizeBytes > config.maxEventBytes) return tooLarge(event, config.maxEventBytes);
     const { row } = event;
-    const to = sameText(fill(destination, row));
+    const to = fill(destination, row);
     const keyText = fill(key, row);
     const routingText = routing === key ? keyText : fill(routing, row);
     const id = fill(columnTemplate(columns.id), row);
-    const type = row.text(columns.type) ?? '';
+    const type = row.text(columns.type, lastType) ?? '';
+    lastType = type;
     for (const part of [to, keyText, routingText, id]) {
       if (part instanceof Refused) return { event, code: 'address-incomplete', reason: part.reason };
     }
-    const headers = parseHeaders(row.text(columns.headers));
+    const headers = parseHeaders(row.text(columns.headers, NO_HEADERS));
     if (typeof headers === 'string') return { event, code: 'headers-invalid', reason: headers };
     const body = row.bytes(columns.payload) ?? null;
     return {
@@ -57,20 +58,8 @@ export function createRouter(config: Config): Address {
       headers,
       body,
       sizeBytes: event.sizeBytes,
+      delivery: undefined,
     };
-  };
-}
-
-/**
- * Gives equal texts of a row of events one string object: most events of a read have the same destination, and a map
- * finds a string that it knows by its address.
- */
-function lastOfEachText(): <T>(text: T) => T {
-  let last: unknown;
-  return (text) => {
-    if (text === last) return last as typeof text;
-    last = text;
-    return text;
   };
 }
 

@@ -38,7 +38,7 @@ export function parseTemplate(text: string): Template {
     text,
     columns: [...new Set(places)],
     literals,
-    render: (row) => fill(row, literals, places),
+    render: renderer(literals, places),
   };
 }
 
@@ -73,19 +73,27 @@ function column(text: string, start: number, end: number): string {
   return name;
 }
 
-/** Called for every event: no allocation beyond the resulting text. */
-function fill(
-  row: Pick<Row, 'text'>,
-  literals: readonly string[],
-  places: readonly string[],
-): string | Unfilled {
-  let result = literals[0] ?? '';
-  for (let i = 0; i < places.length; i++) {
-    const name = places[i] ?? '';
-    const value = row.text(name);
-    if (value === undefined) return { column: name, problem: 'missing' };
-    if (value === null) return { column: name, problem: 'null' };
-    result += value + (literals[i + 1] ?? '');
-  }
-  return result;
+/**
+ * Called for every event. Most have what the one before had in all places: they get the same string, which costs no
+ * memory, and which a map finds by its address.
+ */
+function renderer(literals: readonly string[], places: readonly string[]): Template['render'] {
+  const values = places.map(() => '');
+  let filled = literals.join('');
+  // Also after a row that could not fill all of its places.
+  let stale = false;
+  return (row) => {
+    for (let i = 0; i < places.length; i++) {
+      const column = places[i] as string;
+      const value = row.text(column, values[i]);
+      if (value === undefined) return { column, problem: 'missing' };
+      if (value === null) return { column, problem: 'null' };
+      stale ||= value !== values[i];
+      values[i] = value;
+    }
+    if (stale)
+      filled = values.reduce((text, value, i) => text + value + literals[i + 1], literals[0] as string);
+    stale = false;
+    return filled;
+  };
 }

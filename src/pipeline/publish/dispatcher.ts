@@ -18,7 +18,7 @@ export interface DispatcherOptions {
 export class Dispatcher {
   private readonly options: DispatcherOptions;
   private readonly lanes: Lanes;
-  private readonly sent = new Map<Message, Delivery>();
+  private outstanding = 0;
   private readonly idleWaiters: (() => void)[] = [];
   private scheduled = false;
   private stopped = false;
@@ -38,7 +38,7 @@ export class Dispatcher {
 
   /** After `stop`: messages that were sent and of which nobody knows what became. */
   get unknown(): number {
-    return this.sent.size + this.unknownAfterStop;
+    return this.outstanding + this.unknownAfterStop;
   }
 
   /** After `stop` it is ignored: it would only be held, and the drain would wait for it. */
@@ -78,7 +78,8 @@ export class Dispatcher {
     for (let room = publisher.room(); room > 0 && !this.stopped; room = publisher.room()) {
       const deliveries = this.lanes.take(room, publisher.maxPublishBytes, performance.now());
       if (deliveries.length === 0) break;
-      for (const delivery of deliveries) this.sent.set(delivery.message, delivery);
+      for (const delivery of deliveries) delivery.message.delivery = delivery;
+      this.outstanding += deliveries.length;
       faultPoint('after-receive-before-publish');
       publisher.publish(
         deliveries.map(({ message }) => message),
@@ -90,9 +91,10 @@ export class Dispatcher {
   };
 
   private readonly onOutcome = (message: Message, outcome: Outcome): void => {
-    const delivery = this.sent.get(message);
+    const delivery = message.delivery as Delivery | undefined;
     if (!delivery) throw new RangeError('an outcome for a message that is not outstanding');
-    this.sent.delete(message);
+    message.delivery = undefined;
+    this.outstanding--;
     if (outcome.kind !== 'durable') this.options.onFailure(outcome, message);
     if (outcome.kind === 'unknown' && this.stopped) this.unknownAfterStop++;
     const verdicts = this.lanes.answer(delivery, outcome, performance.now());

@@ -2,8 +2,9 @@ import { RelayError } from '../../../errors/errors.ts';
 import type { OutboxEvent, Transaction } from '../event.ts';
 import { parseIdentity } from '../identity.ts';
 import type { Batch } from '../source.ts';
-import { decodeTuple, type PgoutputHandler } from './decoder.ts';
+import type { PgoutputHandler } from './decoder.ts';
 import type { Relation, TupleRow } from './tuple-row.ts';
+import { TupleStore } from './tuple-store.ts';
 
 export interface OutboxIdentity {
   readonly schema: string;
@@ -23,6 +24,7 @@ export interface OutboxIdentity {
 export class TransactionAssembly implements PgoutputHandler {
   private readonly outbox: OutboxIdentity;
   private readonly relations = new Map<number, Relation | undefined>();
+  private readonly tuples = new TupleStore();
   private open: Transaction | undefined;
   private transactions: Transaction[] = [];
   private events: OutboxEvent[] = [];
@@ -77,7 +79,7 @@ export class TransactionAssembly implements PgoutputHandler {
       if (this.relations.has(relationOid)) return;
       throw new TypeError(`pgoutput: insert into a relation that was not announced: ${relationOid}`);
     }
-    const row = decodeTuple(relation, buffer, start, end);
+    const row = this.tuples.add(relation, buffer, start, end);
     const transaction = (this.open ??= this.openTransaction());
     transaction.outstanding++;
     this.events.push({

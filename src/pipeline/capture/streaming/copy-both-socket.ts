@@ -40,14 +40,17 @@ export class CopyBothSocket {
     this.stream.write(Buffer.concat([header, payload]));
   }
 
-  /** Waits until something has arrived and frames all of it, or the signal aborts. Throws when the connection is lost. */
-  async read(onFrame: OnFrame, signal?: AbortSignal): Promise<void> {
+  /**
+   * Waits until something has arrived and frames all of it, or the signal aborts. Resolves with how many bytes that
+   * were; throws when the connection is lost.
+   */
+  async read(onFrame: OnFrame, signal?: AbortSignal): Promise<number> {
     for (;;) {
-      if (signal?.aborted === true) return;
+      if (signal?.aborted === true) return 0;
       const chunk = this.stream.read() as Buffer | null;
       if (chunk !== null) {
         this.framer.push(chunk, onFrame);
-        return;
+        return chunk.length;
       }
       if (this.failure) throw this.failure;
       const { promise, resolve } = Promise.withResolvers<void>();

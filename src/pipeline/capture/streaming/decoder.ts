@@ -1,4 +1,4 @@
-import { SQL_NULL, TupleRow, type Relation } from './tuple-row.ts';
+import type { Relation } from './tuple-row.ts';
 
 /**
  * What the stream's messages mean, of those that the relay uses. Format of `pgoutput`, protocol 1:
@@ -19,8 +19,6 @@ const COMMIT = 0x43; // C
 const RELATION = 0x52; // R
 const INSERT = 0x49; // I
 const NEW_TUPLE = 0x4e; // N
-const VALUE_NULL = 0x6e; // n
-const VALUE_TEXT = 0x74; // t
 
 /** Milliseconds since the Unix epoch of a server time stamp (microseconds since 2000, 64 bit). */
 export function readServerTimeMs(buffer: Buffer, offset: number): number {
@@ -80,35 +78,4 @@ function decodeRelation(buffer: Buffer, start: number): Relation {
   }
   const indexOf = new Map(columns.map((name, index) => [name, index]));
   return { oid: buffer.readUInt32BE(start), schema, table, columns, typeOids, indexOf };
-}
-
-/** Copies a tuple out of the read buffer. Throws TypeError when it does not have the relation's shape. */
-export function decodeTuple(relation: Relation, buffer: Buffer, start: number, end: number): TupleRow {
-  const count = buffer.readUInt16BE(start);
-  if (count !== relation.columns.length)
-    throw new TypeError('pgoutput: tuple and relation differ in columns');
-  // Of its final length at once: an array that grows leaves twice its size as garbage, for every event.
-  const offsets: number[] = [];
-  offsets.length = count * 2;
-  let offset = start + 2;
-  for (let i = 0; i < count; i++) {
-    const kind = buffer[offset];
-    if (kind === VALUE_TEXT) {
-      const from = offset + 5;
-      offset = from + buffer.readUInt32BE(offset + 1);
-      offsets[i * 2] = from - start;
-      offsets[i * 2 + 1] = offset - start;
-    } else if (kind === VALUE_NULL) {
-      offset += 1;
-      offsets[i * 2] = SQL_NULL;
-      offsets[i * 2 + 1] = SQL_NULL;
-    } else {
-      // 'u', an unchanged TOASTed value, only occurs in updates; 'b' only when binary transfer was asked for.
-      throw new TypeError(`pgoutput: unexpected kind of value ${kind} in an insert`);
-    }
-  }
-  if (offset > end) throw new TypeError('pgoutput: tuple runs past its message');
-  const copy = Buffer.allocUnsafe(end - start);
-  buffer.copy(copy, 0, start, end);
-  return new TupleRow(relation, copy, offsets);
 }

@@ -35,6 +35,9 @@ const XLOG_HEADER_BYTES = 25;
 
 /** Reads nearer together than this bring a packet each; waiting costs no delay when idle and doubles the throughput. */
 const READ_SPACING_MS = 1;
+/** After a read of so many bytes a backlog is being drained: larger reads cost both sides less, and nobody waits for one event. */
+const BULK_READ_BYTES = 131_072;
+const BULK_READ_SPACING_MS = 4;
 /** The server answers before it begins to decode; later than this it is gone, or the way to it is. */
 const START_DEADLINE_MS = 30_000;
 /**
@@ -125,11 +128,12 @@ export class ReplicationStream implements Source {
       // What came in one packet with the answer to START_REPLICATION must not wait for the next one.
       yield this.assembly.take();
       let lastReadMs = 0;
+      let lastBytes = 0;
       while (!signal.aborted) {
-        const sinceMs = performance.now() - lastReadMs;
-        if (sinceMs < READ_SPACING_MS) await sleep(READ_SPACING_MS);
+        const spacingMs = lastBytes < BULK_READ_BYTES ? READ_SPACING_MS : BULK_READ_SPACING_MS;
+        if (performance.now() - lastReadMs < spacingMs) await sleep(spacingMs);
         this.readingHeld = false;
-        await this.readFrames(socket, signal);
+        lastBytes = await this.readFrames(socket, signal);
         lastReadMs = performance.now();
         this.readingHeld = true;
         yield this.assembly.take();
@@ -153,10 +157,11 @@ export class ReplicationStream implements Source {
     await this.service.destroy().catch(() => undefined);
   }
 
-  private async readFrames(socket: CopyBothSocket, signal?: AbortSignal): Promise<void> {
-    await socket.read(this.onFrame, signal);
+  private async readFrames(socket: CopyBothSocket, signal?: AbortSignal): Promise<number> {
+    const bytes = await socket.read(this.onFrame, signal);
     this.heardAtMs = performance.now();
     if (this.frameError) throw this.frameError;
+    return bytes;
   }
 
   private readonly onFrame = (type: number, buffer: Buffer, start: number, end: number): void => {

@@ -20,7 +20,7 @@ export interface KafkaPublisherOptions {
 }
 
 const MAX_EVENTS = 10_000;
-const MAX_PUBLISH_BYTES = 4 * 1024 * 1024;
+const MAX_PUBLISH_BYTES = 2 * 1024 * 1024;
 const METADATA_MAX_AGE_MS = 300_000;
 /** How often groups without a leader, and topics that are not there, are asked for again. */
 const NUDGE_MS = 100;

@@ -134,7 +134,7 @@ function writeRecord(
     at = writeVarint(buffer, at, -1);
   } else {
     at = writeVarint(buffer, at, body.length);
-    buffer.set(body, at);
+    body.copy(buffer, at);
     at += body.length;
   }
   at = writeHeaders(buffer, at, message);

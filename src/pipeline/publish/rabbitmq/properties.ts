@@ -1,4 +1,5 @@
 import type { Options } from 'amqplib';
+import { viewOf } from '../../capture/byte-range.ts';
 import type { Message } from '../../envelope/message.ts';
 import type { Outcome } from '../publisher.ts';
 
@@ -14,7 +15,7 @@ export const NULL_PAYLOAD_HEADER = 'null-payload';
 const EMPTY = Buffer.alloc(0);
 
 export function bodyOf(message: Message): Buffer {
-  return message.body ?? EMPTY;
+  return viewOf(message.body) ?? EMPTY;
 }
 
 /** The message's properties and publish flags. Throws nothing; what can't be encoded is found by the encoder. */

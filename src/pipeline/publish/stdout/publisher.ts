@@ -1,6 +1,7 @@
 import { isUtf8 } from 'node:buffer';
 import type { Writable } from 'node:stream';
 import { RelayError } from '../../../errors/errors.ts';
+import { viewOf } from '../../capture/byte-range.ts';
 import type { Message } from '../../envelope/message.ts';
 import { DURABLE } from '../publisher.ts';
 import type { OnOutcome, Outcome, Publisher, PublisherEvents } from '../publisher.ts';
@@ -14,7 +15,7 @@ const MAX_PUBLISH_BYTES = 1024 * 1024;
  * again would change large numbers. Bytes that are not UTF-8 become base64, with `"encoding": "base64"`; NULL is null.
  */
 export function formatLine(message: Message): string {
-  const { body } = message;
+  const body = viewOf(message.body);
   const text = body === null || isUtf8(body);
   return `${JSON.stringify({
     id: message.id,

@@ -36,6 +36,26 @@ describe('template', () => {
     assert.deepEqual(template.render(row({ a: null, b: '2' })), { column: 'a', problem: 'null' });
   });
 
+  it('P2 what earlier rows had changes nothing, whether they could fill it or not', () => {
+    const value = fc.option(fc.constantFrom('', '1', '2'), { nil: null });
+    fc.assert(
+      fc.property(
+        fc.array(fc.record({ a: value, b: value }, { requiredKeys: [] }), { maxLength: 20 }),
+        (rows) => {
+          const template = parseTemplate('${a}.${b}');
+          for (const values of rows) {
+            const given = row(values as Record<string, string | null>);
+            const like = {
+              text: (column: string, text?: string) =>
+                given.text(column) === text ? text : given.text(column),
+            };
+            assert.deepEqual(template.render(like), parseTemplate('${a}.${b}').render(given));
+          }
+        },
+      ),
+    );
+  });
+
   it('says where the syntax is wrong', () => {
     for (const [template, message] of [
       ['ab${c', 'has "${" without "}" at character 3'],

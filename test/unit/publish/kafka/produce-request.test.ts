@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { test } from 'node:test';
+import { viewOf } from '../../../../src/pipeline/capture/byte-range.ts';
 import { gunzipSync } from 'node:zlib';
 import * as fc from 'fast-check';
 import type { Message } from '../../../../src/pipeline/envelope/message.ts';
@@ -54,7 +55,8 @@ async function kafkajsRequest(
 
 function forKafkajs(messages: readonly Message[]): Oracle['messages'] {
   return messages.map((message) => {
-    const { id, type: eventType, contentType, key, body: value } = message;
+    const { id, type: eventType, contentType, key } = message;
+    const value = viewOf(message.body);
     const own = { id, eventType, contentType };
     const headers = { ...own, ...message.headers, ...own };
     return { key, value, timestamp: message.timestampMs, headers };

@@ -1,0 +1,32 @@
+import { tupleEnd, TupleRow, type Relation } from './tuple-row.ts';
+
+/**
+ * Small tuples share a buffer of this size. It is freed with its last event, so that one which waits for hours keeps no
+ * more than this in memory.
+ */
+const SHARED_BYTES = 16_384;
+
+/** Copies tuples out of the read buffer, which is large and used again. */
+export class TupleStore {
+  private shared = Buffer.alloc(0);
+  private used = 0;
+
+  /** Throws TypeError when the tuple does not have the relation's shape. */
+  add(relation: Relation, buffer: Buffer, start: number, end: number): TupleRow {
+    if (tupleEnd(relation, buffer, start) > end) throw new TypeError('pgoutput: tuple runs past its message');
+    const length = end - start;
+    if (length > SHARED_BYTES / 4) return copyTo(Buffer.allocUnsafeSlow(length), 0);
+    if (this.used + length > this.shared.length) {
+      this.shared = Buffer.allocUnsafeSlow(SHARED_BYTES);
+      this.used = 0;
+    }
+    const at = this.used;
+    this.used += length;
+    return copyTo(this.shared, at);
+
+    function copyTo(target: Buffer, at: number): TupleRow {
+      buffer.copy(target, at, start, end);
+      return new TupleRow(relation, target, at);
+    }
+  }
+}
