@@ -39,5 +39,5 @@ EXPOSE 9464
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
   CMD ["node", "-e", "require('node:http').get({host:['','0.0.0.0','::'].includes(process.env.HTTP_HOST||'')?'127.0.0.1':process.env.HTTP_HOST,port:process.env.HTTP_PORT||9464,path:'/livez',timeout:4000},r=>process.exit(r.statusCode===200?0:1)).on('timeout',()=>process.exit(1)).on('error',()=>process.exit(1))"]
 # Exec form: node itself is process 1 and receives SIGTERM. With a shell between them, a stop would never drain.
-ENTRYPOINT ["node", "--max-semi-space-size=4", "--heap-growing-percent=30", "--no-allocation-site-pretenuring", "/app/dist/main.js"]
+ENTRYPOINT ["node", "--max-semi-space-size=4", "--heap-growing-percent=60", "--no-allocation-site-pretenuring", "/app/dist/main.js"]
 CMD ["run"]

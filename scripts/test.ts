@@ -17,6 +17,8 @@ import { TestServices } from './test-services.ts';
 
 const CONCURRENCY = 2;
 const FILE_TIMEOUT_MS = 600_000;
+/** They need nothing and nobody: one that takes longer hangs. */
+const UNIT_TIMEOUT_MS = 60_000;
 
 const CHECKS: readonly (readonly [name: string, command: string, args: readonly string[]])[] = [
   ['lint', 'oxlint', ['--type-aware', '--deny-warnings']],
@@ -66,7 +68,12 @@ async function* testEvents(options: {
   for (const [group, members] of groupFiles(files)) {
     if (signal.aborted) break;
     const started = performance.now();
-    const events = run({ files: members, concurrency: CONCURRENCY, timeout: FILE_TIMEOUT_MS, signal });
+    const events = run({
+      files: members,
+      concurrency: CONCURRENCY,
+      timeout: group === 'unit' ? UNIT_TIMEOUT_MS : FILE_TIMEOUT_MS,
+      signal,
+    });
     for await (const event of events as AsyncIterable<TestEvent>) {
       if (totals.take(event)) yield event;
     }

@@ -89,21 +89,23 @@ async function benchLatency(brokers: string[]): Promise<void> {
 async function benchRabbitmq(url: string): Promise<void> {
   for (const type of ['classic', 'quorum'] as const) {
     const alone = await withTarget(rabbitmqBenchTarget(url, type), (target) =>
-      amqplibAlone(url, target, { events: events / 3, keys, window: 1000 }),
+      amqplibAlone(url, target, { events, keys, window: 1000 }),
     );
     print(`amqplib alone, confirms, ${type} queue`, {
       'events/s': alone.eventsPerSecond,
       'µs CPU': alone.cpuMicrosPerEvent,
     });
-    const result = await withTarget(rabbitmqBenchTarget(url, type), (target) =>
-      drain(postgres.url, target, { events: events / 3, keys }),
-    );
-    print(`relay to RabbitMQ, ${type} queue`, {
-      'events/s': result.eventsPerSecond,
-      'µs CPU': result.cpuMicrosPerEvent,
-      'MB peak': result.peakRssMb,
-      '× amqplib alone': result.eventsPerSecond / alone.eventsPerSecond,
-    });
+    for (const cleanup of ['none', 'delete']) {
+      const result = await withTarget(rabbitmqBenchTarget(url, type), (target) =>
+        drain(postgres.url, target, { events, keys, env: { CLEANUP: cleanup } }),
+      );
+      print(`relay to RabbitMQ, ${type} queue, CLEANUP=${cleanup}`, {
+        'events/s': result.eventsPerSecond,
+        'µs CPU': result.cpuMicrosPerEvent,
+        'MB peak': result.peakRssMb,
+        '× amqplib alone': result.eventsPerSecond / alone.eventsPerSecond,
+      });
+    }
   }
 }
 

@@ -14,7 +14,7 @@ export interface BuiltRelay {
 export function startBuiltRelay(backlog: Backlog, env: Readonly<Record<string, string>>): BuiltRelay {
   const child = spawn(
     process.execPath,
-    ['--max-semi-space-size=4', '--heap-growing-percent=30', '--no-allocation-site-pretenuring', MAIN, 'run'],
+    ['--max-semi-space-size=4', '--heap-growing-percent=60', '--no-allocation-site-pretenuring', MAIN, 'run'],
     {
       env: {
         PATH: process.env['PATH'] ?? '',

@@ -87,7 +87,7 @@ describe('values as stored, from both sources', () => {
       const events = await both(here, startLsn, values.length);
       const stored = await here.sql<'payload'>('select payload::text from outbox order by seq');
       for (const [index, event] of events.entries())
-        assert.equal(event.row.bytes('payload')?.toString() ?? null, stored[index]?.payload);
+        assert.equal(payloadOf(event)?.toString() ?? null, stored[index]?.payload);
       if (type !== 'jsonb')
         assert.deepEqual(
           events.map(({ row }) => row.text('payload')),

@@ -1,3 +1,4 @@
+import { viewOf } from '../../src/pipeline/capture/byte-range.ts';
 import { loadConfig } from '../../src/config/load.ts';
 import { createLogger } from '../../src/observe/log.ts';
 import { DURABLE } from '../../src/pipeline/publish/publisher.ts';
@@ -9,7 +10,7 @@ const { WITHHOLD: withheld, ...env } = process.env;
 const publisher = new MemoryPublisher();
 publisher.answer = ({ type, id, key, body }) => {
   if (type === withheld) return undefined;
-  process.stdout.write(`${JSON.stringify({ id, key, payload: body?.toString() ?? null })}\n`);
+  process.stdout.write(`${JSON.stringify({ id, key, payload: viewOf(body)?.toString() ?? null })}\n`);
   return DURABLE;
 };
 const config = loadConfig(env);

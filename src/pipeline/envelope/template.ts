@@ -84,10 +84,10 @@ function renderer(literals: readonly string[], places: readonly string[]): Templ
   let stale = false;
   return (row) => {
     for (let i = 0; i < places.length; i++) {
-      const column = places[i] as string;
-      const value = row.text(column, values[i]);
-      if (value === undefined) return { column, problem: 'missing' };
-      if (value === null) return { column, problem: 'null' };
+      const name = places[i] as string;
+      const value = row.text(name, values[i]);
+      if (value === undefined) return { column: name, problem: 'missing' };
+      if (value === null) return { column: name, problem: 'null' };
       stale ||= value !== values[i];
       values[i] = value;
     }

@@ -19,6 +19,8 @@ export class Dispatcher {
   private readonly options: DispatcherOptions;
   private readonly lanes: Lanes;
   private outstanding = 0;
+  /** Of this turn: a confirm can stand for many messages, and each call of those who settle them costs more than one. */
+  private verdicts: Verdict[] = [];
   private readonly idleWaiters: (() => void)[] = [];
   private scheduled = false;
   private stopped = false;
@@ -50,9 +52,9 @@ export class Dispatcher {
 
   /** There may be room, or something to send: looked at once, after everything that happens in this turn. */
   schedule(): void {
-    if (this.scheduled || this.stopped) return;
+    if (this.scheduled) return;
     this.scheduled = true;
-    queueMicrotask(this.pump);
+    queueMicrotask(this.turn);
   }
 
   /** Sends nothing more. What is with the broker is still answered. */
@@ -65,15 +67,23 @@ export class Dispatcher {
 
   /** Resolves when nothing is held any more (after `stop`: when everything with the broker was answered). */
   async idle(): Promise<void> {
-    while (this.lanes.size > 0) {
+    while (this.lanes.size > 0 || this.verdicts.length > 0) {
       const { promise, resolve } = Promise.withResolvers<void>();
       this.idleWaiters.push(resolve);
       await promise;
     }
   }
 
-  private readonly pump = (): void => {
+  private readonly turn = (): void => {
     this.scheduled = false;
+    const { verdicts } = this;
+    this.verdicts = [];
+    if (verdicts.length > 0) this.options.onVerdicts(verdicts);
+    this.pump();
+    this.notifyIdle();
+  };
+
+  private pump(): void {
     const { publisher } = this.options;
     for (let room = publisher.room(); room > 0 && !this.stopped; room = publisher.room()) {
       const deliveries = this.lanes.take(room, publisher.maxPublishBytes, performance.now());
@@ -88,7 +98,7 @@ export class Dispatcher {
       faultPoint('after-publish-before-outcome');
     }
     this.scheduleRetry();
-  };
+  }
 
   private readonly onOutcome = (message: Message, outcome: Outcome): void => {
     const delivery = message.delivery as Delivery | undefined;
@@ -97,10 +107,9 @@ export class Dispatcher {
     this.outstanding--;
     if (outcome.kind !== 'durable') this.options.onFailure(outcome, message);
     if (outcome.kind === 'unknown' && this.stopped) this.unknownAfterStop++;
-    const verdicts = this.lanes.answer(delivery, outcome, performance.now());
-    if (verdicts.length > 0) this.options.onVerdicts(verdicts);
+    for (const verdict of this.lanes.answer(delivery, outcome, performance.now()))
+      this.verdicts.push(verdict);
     this.schedule();
-    this.notifyIdle();
   };
 
   private scheduleRetry(): void {

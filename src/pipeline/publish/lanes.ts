@@ -241,6 +241,8 @@ export class Lanes {
   }
 
   private conclude(lane: Lane, nowMs: number): Verdict[] {
+    if (lane.queue.length === 1 && lane.queue[0]?.outcome?.kind === 'durable')
+      return [this.concludeLast(lane)];
     const group = lane.queue.slice(0, lane.outstanding);
     const verdicts: Verdict[] = [];
     const kept: Delivery[] = [];
@@ -260,6 +262,17 @@ export class Lanes {
     verdicts.push(...this.giveUpMissing(lane, refused, nowMs));
     this.reschedule(lane, kept.length > 0 && !probing, nowMs);
     return verdicts;
+  }
+
+  /** What happens to nearly every event where a lane is a key: the general way makes six arrays of it. */
+  private concludeLast(lane: Lane): Verdict {
+    const { message, sentAtMs } = lane.queue[0] as Delivery;
+    this.missing.found(message);
+    this.count--;
+    lane.queue = [];
+    lane.outstanding = 0;
+    this.remove(lane);
+    return { kind: 'durable', message, sentAtMs };
   }
 
   /** The lane's queue after a group: what stays of it, in its old order, and what stood behind it. */

@@ -101,6 +101,7 @@ export class ProgressStore {
    */
   async write(client: Client, write: Write, phase: Phase, slotCreatedLsn: bigint): Promise<Written> {
     const parked = write.settled.filter((settled) => settled.parked);
+    const runs = this.config.cleanup === 'none' ? [] : write.runs;
     const columns = ['seqFrom', 'seqTo', 'xidFrom', 'xidTo'] as const;
     const { rows } = await client.query<{ noted: string; removed: string; snapshot: string }>({
       // A name: parsed and planned once for the connection.
@@ -111,10 +112,10 @@ export class ProgressStore {
         formatLsn(slotCreatedLsn),
         phase === 'table' ? write.position.toString() : formatLsn(write.position),
         phase === 'table' ? [] : flattenRuns(write.beyond),
-        ...columns.map((column) => write.runs.map((run) => run[column])),
+        ...columns.map((column) => runs.map((run) => run[column])),
         // Bounds of all runs: whatever join the planner chooses, it reads no more of the index than between them.
-        write.runs[0]?.seqFrom ?? 0,
-        write.runs.at(-1)?.seqTo ?? -1,
+        runs[0]?.seqFrom ?? 0,
+        runs.at(-1)?.seqTo ?? -1,
         ...(parked.length > 0 ? [JSON.stringify(parked.map((settled) => this.deadLetter(settled)))] : []),
       ],
     });

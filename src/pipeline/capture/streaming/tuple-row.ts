@@ -23,7 +23,8 @@ const MAX_EXACT_DIGITS = 15;
  * the other: keeping this for each would double what an event holds in memory.
  */
 const bounds: number[] = [];
-let located: TupleRow | undefined;
+let locatedIn: Buffer | undefined;
+let locatedAt = 0;
 
 /** A row of the stream: a copy of the tuple, inside a buffer that it may share. Values become strings only when asked for. */
 export class TupleRow implements Row {
@@ -86,9 +87,10 @@ export class TupleRow implements Row {
   private locate(column: string): number | undefined {
     const index = this.relation.indexOf.get(column);
     if (index === undefined) return undefined;
-    if (located !== this) {
+    if (locatedIn !== this.buffer || locatedAt !== this.start) {
       locateValues(this.relation, this.buffer, this.start);
-      located = this;
+      locatedIn = this.buffer;
+      locatedAt = this.start;
     }
     return index * 2;
   }
@@ -96,7 +98,7 @@ export class TupleRow implements Row {
 
 /** The offset after the tuple at `start`. Throws TypeError when it does not have the relation's shape. */
 export function tupleEnd(relation: Relation, buffer: Buffer, start: number): number {
-  located = undefined;
+  locatedIn = undefined;
   return locateValues(relation, buffer, start);
 }
 

@@ -15,18 +15,15 @@ export class TupleStore {
   add(relation: Relation, buffer: Buffer, start: number, end: number): TupleRow {
     if (tupleEnd(relation, buffer, start) > end) throw new TypeError('pgoutput: tuple runs past its message');
     const length = end - start;
-    if (length > SHARED_BYTES / 4) return copyTo(Buffer.allocUnsafeSlow(length), 0);
-    if (this.used + length > this.shared.length) {
+    const shares = length <= SHARED_BYTES / 4;
+    if (shares && this.used + length > this.shared.length) {
       this.shared = Buffer.allocUnsafeSlow(SHARED_BYTES);
       this.used = 0;
     }
-    const at = this.used;
-    this.used += length;
-    return copyTo(this.shared, at);
-
-    function copyTo(target: Buffer, at: number): TupleRow {
-      buffer.copy(target, at, start, end);
-      return new TupleRow(relation, target, at);
-    }
+    const target = shares ? this.shared : Buffer.allocUnsafeSlow(length);
+    const at = shares ? this.used : 0;
+    if (shares) this.used += length;
+    buffer.copy(target, at, start, end);
+    return new TupleRow(relation, target, at);
   }
 }

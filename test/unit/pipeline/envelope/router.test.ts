@@ -81,6 +81,7 @@ describe('router', () => {
         headers: { trace: 't' },
         body: Buffer.from(VALUES['payload'] ?? ''),
         sizeBytes: event.sizeBytes,
+        delivery: undefined,
       },
     );
   });

@@ -44,7 +44,7 @@ describe('template', () => {
         (rows) => {
           const template = parseTemplate('${a}.${b}');
           for (const values of rows) {
-            const given = row(values as Record<string, string | null>);
+            const given = row(values);
             const like = {
               text: (column: string, text?: string) =>
                 given.text(column) === text ? text : given.text(column),
