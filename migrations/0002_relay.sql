@@ -9,8 +9,8 @@ create table if not exists :"schema".outbox_relay_progress (
   timeline integer,
   -- A slot of the same name that was made again is another slot.
   slot_created_lsn pg_lsn,
-  -- Where events come from: 'table' until everything that `snapshot` sees is settled, 'complete' afterwards.
-  handover text check (handover in ('table', 'complete')),
+  -- Where events come from: 'polling': the table alone; 'table': what `snapshot` sees, then the stream; 'complete': the stream.
+  handover text check (handover in ('polling', 'table', 'complete')),
   snapshot text,
   -- Everything that this snapshot sees is delivered: what CLEANUP=none has instead of deleted rows.
   horizon text,

@@ -1,14 +1,16 @@
 import type { Client } from 'pg';
 import type { Config } from './config/config.ts';
 import { RelayError } from './errors/errors.ts';
+import { classify } from './errors/policy.ts';
 import { drainBudget } from './lifecycle/drain-budget.ts';
 import { becomeLeader } from './lifecycle/leadership.ts';
 import { faultPoint } from './lifecycle/fault-point.ts';
+import { retryUntil } from './lifecycle/retry-until.ts';
 import type { Observer } from './observe/observer.ts';
-import { establish, giveUpUnreadableSlot } from './pipeline/capture/handover.ts';
-import { preflight, type Preflight } from './pipeline/capture/preflight.ts';
+import { giveUpUnreadableSlot, handOver, type MadeSlot } from './pipeline/capture/handover.ts';
+import { checkTable, type Preflight } from './pipeline/capture/preflight.ts';
 import { TablePass } from './pipeline/capture/polling/table-pass.ts';
-import { readSlot, terminateHolder } from './pipeline/capture/streaming/slot.ts';
+import { dropSlot, readSlot, terminateHolder } from './pipeline/capture/streaming/slot.ts';
 import { ReplicationStream } from './pipeline/capture/streaming/stream.ts';
 import type { Publisher } from './pipeline/publish/publisher.ts';
 import type { Address } from './pipeline/envelope/router.ts';
@@ -16,10 +18,11 @@ import { ProgressStore, type Phase, type Progress } from './pipeline/settle/prog
 import { resume } from './pipeline/settle/resume.ts';
 import { toRuns } from './pipeline/settle/settled-runs.ts';
 import { Settlement, type Carried } from './pipeline/settle/settlement.ts';
-import { Stage, type StageEnd } from './stage.ts';
+import { pollTable, type PollingOptions } from './polling.ts';
 import { attemptEach, clientConfig, connect, disconnect } from './postgres/connect.ts';
 import { parseLsn } from './postgres/lsn.ts';
-import { retryUntil } from './lifecycle/retry-until.ts';
+import { SlotKeeper, type StreamingStart } from './slot-keeper.ts';
+import { Stage, type StageEnd } from './stage.ts';
 
 export interface SessionOptions {
   readonly config: Config;
@@ -56,14 +59,17 @@ const BEYOND_EVERYTHING = 2n ** 64n;
 export class Session {
   private readonly options: SessionOptions;
   private readonly store: ProgressStore;
+  private readonly keeper: SlotKeeper;
   private carried: CarriedProgress | undefined;
   private readonly drainBudgetMs: () => number;
+  private stage: Stage | undefined;
   private unknown = 0;
   private led = false;
 
   constructor(options: SessionOptions) {
     this.options = options;
     this.store = new ProgressStore(options.config);
+    this.keeper = new SlotKeeper({ ...options, store: this.store });
     this.carried = options.carried;
     this.drainBudgetMs = drainBudget(options.stop, options.config.shutdownTimeoutMs);
   }
@@ -138,45 +144,92 @@ export class Session {
 
   private async deliver(client: Client): Promise<void> {
     const { config, stop } = this.options;
-    const checked = await preflight(client, config);
-    let progress = await this.establish(client, checked);
-    if (!progress) return;
+    const table = await checkTable(client, config);
+    if (config.source === 'polling') {
+      await this.poll(client, { reason: 'configured', makeSlot: undefined });
+      return;
+    }
+    const start = await this.keeper.findStart(client, table);
+    let progress =
+      'obstacle' in start
+        ? await this.poll(client, { reason: start.obstacle, makeSlot: undefined })
+        : await this.startFrom(client, start);
+    if (!progress || 'obstacle' in start) return;
     this.options.onConnected();
     await this.writeCarried(client, progress);
     if (progress.handover === 'table') {
-      await this.deliverTable(client, progress);
+      await this.keeper.guarded(client, () => this.stage, this.deliverTable(client, progress));
       if (stop.aborted) return;
       await this.store.completeHandover(client, progress.slotCreatedLsn);
       this.carried = undefined;
       faultPoint('after-handover-complete');
       progress = (await this.store.read(client)) as Progress;
     }
-    await this.deliverStream(client, progress, checked).catch(async (error: unknown) => {
-      throw await giveUpUnreadableSlot(client, config.slotName, error);
-    });
+    await this.keeper
+      .guarded(client, () => this.stage, this.deliverStream(client, progress, start.checked))
+      .catch(async (error: unknown) => {
+        throw await giveUpUnreadableSlot(client, config.slotName, error);
+      });
   }
 
-  private async establish(client: Client, checked: Preflight): Promise<Progress | undefined> {
+  private async startFrom(
+    client: Client,
+    { progress, decision, checked }: StreamingStart,
+  ): Promise<Progress | undefined> {
     const { config, stop, observer } = this.options;
-    const connection = config.database.connection();
-    return attemptEach(connection, (tls) =>
-      establish({
-        config,
-        client,
-        store: this.store,
-        replication: { ...clientConfig(connection, tls), application_name: 'outbox-relay' },
-        database: checked.database,
-        signal: stop,
-        onHandover: (reason) =>
-          observer.log.info('making a replication slot; this waits for the transactions that run now', {
-            slot: config.slotName,
-            reason,
-          }),
-      }),
-    ).catch((error: unknown) => {
+    if (decision.kind !== 'hand-over') return progress;
+    const { reason } = decision;
+    observer.log.info('making a replication slot; this waits for the transactions that run now', {
+      slot: config.slotName,
+      reason,
+    });
+    const make = async (signal: AbortSignal): Promise<MadeSlot> =>
+      await this.keeper.makeSlot(signal, checked.database);
+    if (this.keeper.mayPoll) return await this.poll(client, { reason, makeSlot: make });
+    await dropSlot(client, config.slotName);
+    try {
+      const made = await make(stop);
+      return await handOver(this.store, client, made, { before: progress, polled: [] });
+    } catch (error) {
       if (!stop.aborted) throw error;
       return undefined;
+    }
+  }
+
+  /** Delivers from the table alone. Resolves with the hand-over's progress once there is a slot to stream from. */
+  private async poll(
+    client: Client,
+    { reason, makeSlot: make }: { reason: string; makeSlot: PollingOptions['makeSlot'] },
+  ): Promise<Progress | undefined> {
+    const { config, observer } = this.options;
+    const before = await this.store.read(client);
+    const progress = before?.handover === 'polling' ? before : await this.store.beginPolling(client);
+    await this.keeper.leaveSlot(client);
+    this.options.onConnected();
+    await this.writeCarried(client, progress);
+    observer.setMode('polling', reason);
+    const polled = await pollTable({
+      ...this.options,
+      drainBudgetMs: this.drainBudgetMs,
+      client,
+      store: this.store,
+      makeSlot: make,
+      forEver: config.source === 'polling',
+      onSlotFailure: (error) => {
+        const { code, advice } = classify(error);
+        observer.changes.report('streaming', code, {
+          level: 'warn',
+          message: 'no replication slot could be made, the table is polled on',
+          fields: { error, advice },
+        });
+        observer.setMode('polling', code);
+      },
+      runStage: (stage) => this.runStage(stage, { phase: 'polling', slotCreatedLsn: 0n }),
     });
+    if (!polled) return undefined;
+    // All of it is written: the stage would have failed otherwise.
+    this.carried = undefined;
+    return await handOver(this.store, client, polled.made, { before: undefined, polled: polled.beyond });
   }
 
   /** What an earlier session of this process settled and could not write: its rows go before they are read again. */
@@ -186,14 +239,14 @@ export class Session {
     const same = carried.slotCreatedLsn === progress.slotCreatedLsn && carried.phase === progress.handover;
     const { unwritten, unseen } = carried;
     const row = {
-      position: progress.handover === 'table' ? BigInt(progress.tableSeq) : progress.durableLsn,
+      position: progress.handover === 'complete' ? progress.durableLsn : BigInt(progress.tableSeq),
       beyond: progress.beyond,
     };
     const { position, beyond, mustNote } = resume(
       same ? carried : { ...carried, position: 0n, beyond: [] },
       row,
     );
-    if (mustNote && (same || progress.handover === 'table')) {
+    if (mustNote && (same || progress.handover !== 'complete')) {
       const runs = toRuns([...unwritten.map(({ event }) => event), ...unseen]);
       const write = { settled: unwritten, runs, position, beyond };
       await store.write(client, write, progress.handover, progress.slotCreatedLsn);
@@ -295,8 +348,10 @@ export class Session {
     progress: { phase: Phase; slotCreatedLsn: bigint },
   ): Promise<StageEnd> {
     this.led = true;
+    this.stage = stage;
     this.options.onStage(stage);
     const end = await stage.run();
+    this.stage = undefined;
     this.options.onStage(undefined);
     this.unknown += end.unknown;
     this.carried = { ...end.carried, ...progress };

@@ -9,7 +9,7 @@ import { Pipeline } from './pipeline/pipeline.ts';
 import type { Publisher } from './pipeline/publish/publisher.ts';
 import { OrphanSweep } from './pipeline/settle/orphans.ts';
 import type { Phase, ProgressStore } from './pipeline/settle/progress.ts';
-import type { Carried, Settlement } from './pipeline/settle/settlement.ts';
+import type { Carried, Settlement, Write } from './pipeline/settle/settlement.ts';
 import { Settler } from './pipeline/settle/settler.ts';
 import { formatLsn } from './postgres/lsn.ts';
 
@@ -25,6 +25,9 @@ export interface StageOptions {
   readonly address: Address;
   readonly observer: Observer;
   readonly stop: AbortSignal;
+  /** Ends the stage although its source could go on: as at a stop, but the process lives on. */
+  readonly finish?: AbortSignal;
+  readonly onWritten?: (write: Write) => void;
   /** What is left of the time for a drain. */
   readonly drainBudgetMs: () => number;
 }
@@ -59,7 +62,10 @@ export class Stage {
     this.settler = new Settler({
       ...options,
       acknowledge: (position) => source.acknowledge(position),
-      onWritten: (write) => this.pipeline.release(write.settled),
+      onWritten: (write) => {
+        options.onWritten?.(write);
+        this.pipeline.release(write.settled);
+      },
     });
     this.pipeline = new Pipeline({
       ...options,
@@ -84,7 +90,7 @@ export class Stage {
   /** What the progress row says: the end of a commit when streaming, a `seq` during the pass over the table. */
   get notedPosition(): string {
     const { written } = this.settlement;
-    return this.options.phase === 'table' ? `seq ${written}` : formatLsn(written);
+    return this.options.phase === 'complete' ? formatLsn(written) : `seq ${written}`;
   }
 
   /** Ends the stage as if its source had failed. */
@@ -94,11 +100,11 @@ export class Stage {
 
   /** Never rejects. */
   async run(): Promise<StageEnd> {
-    const { stop } = this.options;
+    const { stop, finish } = this.options;
     const settlerSignal = new AbortController();
     const settling = this.settler.run(settlerSignal.signal).catch((error: Error) => this.fail(error));
     const sweeping = this.options.phase === 'complete' ? this.sweepOrphans() : undefined;
-    const ending = AbortSignal.any([stop, this.failure.signal]);
+    const ending = AbortSignal.any([stop, this.failure.signal, ...(finish ? [finish] : [])]);
     // Leadership ends with this connection, also while there is nothing to write.
     this.options.client.once('end', this.onConnectionEnd);
     await this.pipeline.run(ending).catch((error: Error) => this.fail(error));

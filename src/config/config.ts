@@ -5,7 +5,7 @@
 export interface Config {
   readonly database: DatabaseConfig;
   readonly outbox: OutboxConfig;
-  readonly source: 'auto' | 'streaming';
+  readonly source: 'auto' | 'streaming' | 'polling';
   readonly slotName: string;
   readonly publicationName: string;
   readonly broker: BrokerConfig;
@@ -14,6 +14,7 @@ export interface Config {
   readonly maxAttempts: number;
   readonly maxInFlightBytes: number;
   readonly maxInFlightEvents: number;
+  readonly walRetentionLimitBytes: number;
   readonly maxEventBytes: number;
   readonly topicGraceMs: number;
   readonly http: { readonly host: string; readonly port: number };

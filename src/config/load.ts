@@ -52,6 +52,7 @@ export function loadChecked(
     maxAttempts: settings.values.MAX_ATTEMPTS,
     maxInFlightBytes: settings.values.MAX_IN_FLIGHT_BYTES,
     maxInFlightEvents: settings.values.MAX_IN_FLIGHT_EVENTS,
+    walRetentionLimitBytes: settings.values.WAL_RETENTION_LIMIT_BYTES,
     maxEventBytes: settings.values.MAX_EVENT_BYTES,
     topicGraceMs: settings.values.TOPIC_GRACE_MS,
     http: { host: settings.values.HTTP_HOST, port: settings.values.HTTP_PORT },
@@ -59,6 +60,7 @@ export function loadChecked(
   };
   checkLimits(settings);
   checkTopic(settings);
+  checkSource(settings);
   throwProblems(settings);
   return { config, settings };
 }
@@ -137,6 +139,15 @@ function checkTopic(settings: Settings): void {
   if (isLegal && isComplete) return;
   const message = `expected a legal Kafka topic: 1 to 249 letters, digits, ".", "_" and "-", got ${JSON.stringify(topic)}`;
   settings.problems.push({ variable: 'ROUTE_TOPIC', message });
+}
+
+/** Without a slot only the row itself can tell that it was delivered. */
+function checkSource(settings: Settings): void {
+  const { SOURCE: source, CLEANUP: cleanup } = settings.values;
+  if (source !== 'polling' || cleanup !== 'none') return;
+  const message =
+    'none leaves delivered rows as they are, and SOURCE=polling could not tell them from others; expected delete or mark';
+  settings.problems.push({ variable: 'CLEANUP', message });
 }
 
 function throwProblems(settings: Settings): void {

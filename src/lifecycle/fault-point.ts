@@ -7,6 +7,7 @@ export type FaultPoint =
   | 'after-snapshot-import'
   | 'after-handover-row'
   | 'during-table-pass'
+  | 'during-poll'
   | 'after-handover-complete'
   | 'after-receive-before-publish'
   | 'after-publish-before-outcome'

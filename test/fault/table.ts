@@ -21,6 +21,7 @@ const ROWS: Readonly<Record<FaultPoint, Row>> = {
   'after-slot-create': { reachedBy: 'start', hit: 1 },
   'after-snapshot-import': { reachedBy: 'start', hit: 1 },
   'after-handover-row': { reachedBy: 'start', hit: 1 },
+  'during-poll': { reachedBy: 'start', hit: 1 },
   'during-table-pass': { reachedBy: 'start', hit: 1 },
   'after-handover-complete': { reachedBy: 'start', hit: 1 },
   'after-receive-before-publish': { reachedBy: 'flow', hit: 20 },

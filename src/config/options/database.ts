@@ -95,11 +95,15 @@ export const DATABASE_OPTIONS = {
 
   SOURCE: {
     group: 'source',
-    doc: 'How rows are captured. auto and streaming both read by logical replication in this release.',
+    doc: 'How rows are captured. auto: by logical replication, by polling the table where and while that cannot work; streaming, polling: that way or not at all.',
     default: 'auto',
-    format: format.oneOf(['auto', 'streaming'], {
-      polling: 'this release reads by logical replication only; use auto or streaming',
-    }),
+    format: format.oneOf(['auto', 'streaming', 'polling']),
+  },
+  WAL_RETENTION_LIMIT_BYTES: {
+    group: 'source',
+    doc: 'When the slot keeps more of the log than this, auto gives it up and polls until the backlog is gone; streaming only warns.',
+    default: '4294967296',
+    format: format.bytes(1024 * 1024),
   },
   SLOT_NAME: {
     group: 'source',

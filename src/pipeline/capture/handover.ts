@@ -5,58 +5,80 @@ import { classify } from '../../errors/policy.ts';
 import { faultPoint } from '../../lifecycle/fault-point.ts';
 import type { Progress, ProgressStore } from '../settle/progress.ts';
 import { readableSnapshot } from '../../postgres/snapshot.ts';
-import { BEFORE_ALL } from './polling/table-pass.ts';
-import { decideStart, type HandoverReason } from './start-decision.ts';
+import { BEFORE_ALL } from './polling/table-reader.ts';
+import type { Run } from '../settle/settled-runs.ts';
+import { decideStart, type StartDecision } from './start-decision.ts';
 import { assertOurs, dropSlot, readSlot, ReplicationSession, type SystemIdentity } from './streaming/slot.ts';
 
-export interface HandoverOptions {
+/** A slot, and what was committed before it began. */
+export interface MadeSlot {
+  readonly system: SystemIdentity;
+  readonly createdLsn: bigint;
+  /** Text form; what it sees comes from the table. */
+  readonly snapshot: string;
+}
+
+interface Found {
+  readonly progress: Progress | undefined;
+  readonly decision: StartDecision;
+}
+
+/** Finds out where to begin. Throws when a slot of that name belongs to somebody else. */
+export async function findStart(options: {
   readonly config: Config;
   readonly client: Client;
   readonly replication: ClientConfig;
   readonly store: ProgressStore;
   readonly database: string;
-  readonly signal: AbortSignal;
-  readonly onHandover: (reason: HandoverReason) => void;
-}
-
-/**
- * Finds out where to begin, and makes the slot when there is none to trust. Returns the progress as it stands then:
- * `table`: what its snapshot sees comes from the table first; `complete`: stream from its durable position.
- */
-export async function establish(options: HandoverOptions): Promise<Progress> {
-  const { config, client, store, database, onHandover } = options;
+}): Promise<Found> {
+  const { config, client, store, database } = options;
   const session = await ReplicationSession.open(options.replication);
   try {
     const system = await session.identifySystem();
     const progress = await store.read(client);
     const slot = await readSlot(client, config.slotName);
     if (slot) assertOurs(slot, config.slotName, database);
-    const decision = decideStart(progress, slot, system);
-    if (decision.kind !== 'hand-over') return progress as Progress;
-    onHandover(decision.reason);
-    if (slot) await dropSlot(client, config.slotName);
-    return await beginHandover(options, session, system, progress);
+    return { progress, decision: decideStart(progress, slot, system) };
   } finally {
     await session.close();
   }
 }
 
 /**
- * Slot and snapshot are made in one step of the server: what the snapshot sees is delivered from the table, what it
- * does not see comes by the stream, and nothing is in both or in neither. A crash between the steps leaves a slot that
- * the progress row does not know: it is dropped and made again.
+ * Makes the slot; waits for every transaction that runs now, however long. Slot and snapshot are made in one step of
+ * the server: what the snapshot sees is in the table, what it does not see comes by the stream, and nothing is in both
+ * or in neither. `client` must be free: the snapshot is imported on it. The signal gives up and leaves no slot behind.
  */
-async function beginHandover(
-  options: HandoverOptions,
-  session: ReplicationSession,
-  system: SystemIdentity,
-  before: Progress | undefined,
+export async function makeSlot(options: {
+  readonly slotName: string;
+  readonly client: Client;
+  readonly replication: ClientConfig;
+  readonly signal: AbortSignal;
+}): Promise<MadeSlot> {
+  const { slotName, client, replication, signal } = options;
+  const session = await ReplicationSession.open(replication);
+  try {
+    const system = await session.identifySystem();
+    const { createdLsn, snapshotName } = await session.createSlot(slotName, signal);
+    faultPoint('after-slot-create');
+    const snapshot = await importSnapshot(client, snapshotName);
+    faultPoint('after-snapshot-import');
+    return { system, createdLsn, snapshot };
+  } finally {
+    await session.close();
+  }
+}
+
+/**
+ * From here on the slot is trusted. A crash before leaves one that the progress row does not know: it is dropped and
+ * made again. `polled`: settled already, and not visible to the slot's snapshot, so that the stream brings them again.
+ */
+export async function handOver(
+  store: ProgressStore,
+  client: Client,
+  { system, createdLsn, snapshot }: MadeSlot,
+  { before, polled }: { readonly before: Progress | undefined; readonly polled: readonly Run[] },
 ): Promise<Progress> {
-  const { config, client, store, signal } = options;
-  const { createdLsn, snapshotName } = await session.createSlot(config.slotName, signal);
-  faultPoint('after-slot-create');
-  const snapshot = await importSnapshot(client, snapshotName);
-  faultPoint('after-snapshot-import');
   // Also on another timeline: the row was written by a transaction newer than all that its horizon sees, so that
   // whoever has the row gives out none of those ids again.
   const sameHistory = before?.systemIdentifier === system.systemIdentifier;
@@ -68,7 +90,7 @@ async function beginHandover(
     horizon: sameHistory ? before.horizon : undefined,
     tableSeq: BEFORE_ALL,
     durableLsn: createdLsn,
-    beyond: [],
+    beyond: polled,
   };
   await store.beginHandover(client, progress);
   faultPoint('after-handover-row');

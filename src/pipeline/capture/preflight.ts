@@ -1,10 +1,10 @@
 import type { Client } from 'pg';
 import type { Config } from '../../config/config.ts';
 import { RelayError } from '../../errors/errors.ts';
-import { readOutboxTable } from '../../postgres/outbox-table.ts';
+import { readOutboxTable, type OutboxTable } from '../../postgres/outbox-table.ts';
 import { planPublication, readPrivileges, streamingRemarks } from '../../postgres/publication.ts';
 
-/** What the server and the table are like, found out before streaming begins. */
+/** What the server is like, found out before streaming begins. */
 export interface Preflight {
   readonly database: string;
   readonly walSenderTimeoutMs: number;
@@ -14,12 +14,9 @@ export interface Preflight {
   readonly requiredColumns: readonly string[];
 }
 
-/**
- * Checks what streaming needs and makes the publication when it is missing and the role may. Throws RelayError('stop')
- * with the statement that remedies it. Repeated at every reconnect: a publication dropped meanwhile must be noticed.
- */
-export async function preflight(client: Client, config: Config): Promise<Preflight> {
-  const { outbox, publicationName } = config;
+/** Checks the table, whatever the source. Throws RelayError('stop') with the statement that remedies it. */
+export async function checkTable(client: Client, config: Config): Promise<OutboxTable> {
+  const { outbox } = config;
   const table = await readOutboxTable(client, outbox);
   if (!table) {
     throw stop('table-missing', `table ${outbox.schema}.${outbox.table} does not exist`, {
@@ -37,6 +34,16 @@ export async function preflight(client: Client, config: Config): Promise<Preflig
       advice: 'Run "outbox-relay migrate --adopt" to add them, or map OUTBOX_*_COLUMN to their names.',
     });
   }
+  return table;
+}
+
+/**
+ * Checks what streaming needs and makes the publication when it is missing and the role may. Throws RelayError('stop')
+ * with the statement that remedies it. Repeated at every reconnect: a publication dropped meanwhile must be noticed.
+ */
+export async function checkStreaming(client: Client, config: Config, table: OutboxTable): Promise<Preflight> {
+  const { outbox, publicationName } = config;
+  const { columns } = outbox;
   const privileges = await readPrivileges(client, outbox.schema);
   const [lack] = streamingRemarks(privileges);
   if (lack) throw stop(lack.code, lack.message, { advice: lack.remedy });

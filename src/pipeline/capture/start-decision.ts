@@ -11,6 +11,7 @@ export type StartDecision =
 
 export type HandoverReason =
   | 'first-start'
+  | 'polled'
   | 'slot-missing'
   | 'slot-lost'
   | 'slot-recreated'
@@ -28,6 +29,7 @@ export function decideStart(
   system: SystemIdentity,
 ): StartDecision {
   if (!progress) return handOver('first-start');
+  if (progress.handover === 'polling') return handOver('polled');
   if (progress.systemIdentifier !== system.systemIdentifier) return handOver('other-system');
   if (progress.timeline !== system.timeline) return handOver('other-timeline');
   if (!slot) return handOver('slot-missing');

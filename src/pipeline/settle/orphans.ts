@@ -4,7 +4,8 @@ import { RelayError } from '../../errors/errors.ts';
 import { qualified, quoteIdentifier } from '../../postgres/identifier.ts';
 import { parseLsn } from '../../postgres/lsn.ts';
 import { publicationCovers } from '../../postgres/publication.ts';
-import { BEFORE_ALL, TablePass } from '../capture/polling/table-pass.ts';
+import { TablePass } from '../capture/polling/table-pass.ts';
+import { BEFORE_ALL } from '../capture/polling/table-reader.ts';
 import type { OutboxEvent } from '../capture/event.ts';
 import type { Settlement } from './settlement.ts';
 

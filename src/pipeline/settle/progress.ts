@@ -13,8 +13,7 @@ export interface Progress {
   readonly timeline: number;
   /** Where the slot began: a slot of the same name that was made again begins later. */
   readonly slotCreatedLsn: bigint;
-  /** `table`: what `snapshot` sees is being delivered from the table; `complete`: the stream brings everything new. */
-  readonly handover: 'table' | 'complete';
+  readonly handover: Phase;
   readonly snapshot: string | undefined;
   readonly horizon: string | undefined;
   readonly tableSeq: number;
@@ -22,8 +21,19 @@ export interface Progress {
   readonly beyond: readonly Run[];
 }
 
-/** Where a write's position belongs: the stream's is an LSN, the table pass' a `seq`. */
-export type Phase = 'table' | 'complete';
+/**
+ * `polling`: the table alone, no position: a row that is left is undelivered. `table`: what a slot's snapshot sees comes
+ * from the table; the position is a `seq`. `complete`: the stream brings everything new; the position is an LSN.
+ */
+export type Phase = 'polling' | 'table' | 'complete';
+
+/** What a write notes. Every parameter is named in each, or the server could not tell its type. */
+const POSITIONS: Readonly<Record<Phase, string>> = {
+  polling: 'table_seq = least(-1, $3::bigint), beyond = $4::bigint[]',
+  // What was polled before the hand-over stays: the stream behind it will bring it.
+  table: 'table_seq = $3::bigint, beyond = beyond || $4::bigint[]',
+  complete: 'durable_lsn = $3::pg_lsn, beyond = $4::bigint[]',
+};
 
 /** Reads and writes the progress row, in one transaction with the clean-up. */
 export class ProgressStore {
@@ -57,18 +67,43 @@ export class ProgressStore {
     };
   }
 
-  /** A hand-over begins: the slot exists, and what `snapshot` sees is to be delivered from the table. */
+  /** The table alone is the truth from here on: whatever slot exists is not trusted any more. */
+  async beginPolling(client: Client): Promise<Progress> {
+    const { outbox, slotName } = this.config;
+    await client.query(
+      `insert into ${this.progress} as p (slot_name, outbox_table, slot_created_lsn, handover, table_seq, durable_lsn, beyond)
+       values ($1, $2, '0/0', 'polling', -1, '0/0', '{}')
+       on conflict (slot_name) do update set
+              outbox_table = excluded.outbox_table, system_identifier = null, timeline = null, slot_created_lsn = '0/0',
+              handover = 'polling', snapshot = null, table_seq = -1, durable_lsn = '0/0', beyond = '{}',
+              updated_at = clock_timestamp()`,
+      [slotName, `${outbox.schema}.${outbox.table}`],
+    );
+    return (await this.read(client)) as Progress;
+  }
+
+  /** Changes nothing. A commit that waits for the disk flushes everything in the log before it. */
+  async touch(client: Client): Promise<void> {
+    await client.query(`update ${this.progress} set updated_at = clock_timestamp() where slot_name = $1`, [
+      this.config.slotName,
+    ]);
+  }
+
+  /**
+   * A hand-over begins: the slot exists, and what `snapshot` sees is to be delivered from the table. `beyond`: polled
+   * already, and not visible to the snapshot, so that the stream will bring it again.
+   */
   async beginHandover(client: Client, progress: Progress): Promise<void> {
     const { outbox, slotName } = this.config;
     await client.query(
       `insert into ${this.progress} as p (slot_name, outbox_table, system_identifier, timeline, slot_created_lsn,
               handover, snapshot, horizon, table_seq, durable_lsn, beyond, updated_at)
-       values ($1, $2, $3, $4, $5, 'table', $6, $7, -1, $5, '{}', clock_timestamp())
+       values ($1, $2, $3, $4, $5, 'table', $6, $7, -1, $5, $8::bigint[], clock_timestamp())
        on conflict (slot_name) do update set
               outbox_table = excluded.outbox_table, system_identifier = excluded.system_identifier,
               timeline = excluded.timeline, slot_created_lsn = excluded.slot_created_lsn, handover = 'table',
               snapshot = excluded.snapshot, horizon = excluded.horizon, table_seq = -1,
-              durable_lsn = excluded.durable_lsn, beyond = '{}', updated_at = clock_timestamp()`,
+              durable_lsn = excluded.durable_lsn, beyond = excluded.beyond, updated_at = clock_timestamp()`,
       [
         slotName,
         `${outbox.schema}.${outbox.table}`,
@@ -77,6 +112,7 @@ export class ProgressStore {
         formatLsn(progress.slotCreatedLsn),
         progress.snapshot,
         progress.horizon ?? null,
+        flattenRuns(progress.beyond),
       ],
     );
   }
@@ -110,8 +146,8 @@ export class ProgressStore {
       values: [
         this.config.slotName,
         formatLsn(slotCreatedLsn),
-        phase === 'table' ? write.position.toString() : formatLsn(write.position),
-        phase === 'table' ? [] : flattenRuns(write.beyond),
+        phase === 'complete' ? formatLsn(write.position) : write.position.toString(),
+        phase === 'complete' ? flattenRuns(write.beyond) : [],
         ...columns.map((column) => runs.map((run) => run[column])),
         // Bounds of all runs: whatever join the planner chooses, it reads no more of the index than between them.
         runs[0]?.seqFrom ?? 0,
@@ -127,7 +163,7 @@ export class ProgressStore {
   }
 
   private statement(phase: Phase, parking: boolean): string {
-    const position = phase === 'table' ? 'table_seq = $3::bigint' : 'durable_lsn = $3::pg_lsn';
+    const position = POSITIONS[phase];
     const { outbox } = this.config;
     const table = qualified(outbox.schema, outbox.table);
     const { payload } = outbox.columns;
@@ -141,7 +177,7 @@ export class ProgressStore {
              key text, code text, reason text, attempts int, from_table boolean, "row" jsonb)
       on conflict do nothing),`;
     return `with noted as (
-      update ${this.progress} set ${position}, beyond = $4::bigint[], updated_at = clock_timestamp()
+      update ${this.progress} set ${position}, updated_at = clock_timestamp()
        where slot_name = $1 and slot_created_lsn = $2::pg_lsn and handover = '${phase}' returning 1),
       runs as (select * from unnest($5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
                  as r(seq_from, seq_to, xid_from, xid_to)),

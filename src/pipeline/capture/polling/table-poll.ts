@@ -1,0 +1,102 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Client } from 'pg';
+import type { Config } from '../../../config/config.ts';
+import { faultPoint } from '../../../lifecycle/fault-point.ts';
+import { parseLsn } from '../../../postgres/lsn.ts';
+import type { Batch, Source } from '../source.ts';
+import { BEFORE_ALL, PAGE_ROWS, TableReader } from './table-reader.ts';
+
+export interface TablePollOptions {
+  readonly config: Config;
+  readonly client: Client;
+  /** Writes something, so that the log is flushed up to there. */
+  readonly flush: () => Promise<void>;
+}
+
+/** What commits late has a lower number than what was read: the table is looked at from its beginning this often. */
+const FULL_LOOK_MS = 200;
+const MAX_ROWS_CAUGHT_UP = 500;
+const MIN_IDLE_MS = 10;
+const MAX_IDLE_MS = 200;
+
+/**
+ * Delivers whatever is undelivered, for ever, by `seq`. Being delivered is a property of the row, not of a cursor: what
+ * commits late is found by a later look, however low its number.
+ */
+export class TablePoll implements Source {
+  private readonly options: TablePollOptions;
+  /** Handed on and still in the table, as far as the next look can tell. */
+  private readonly taken = new Set<number>();
+  private written: number[] = [];
+  private backlogGone = false;
+
+  constructor(options: TablePollOptions) {
+    this.options = options;
+  }
+
+  /** A look found no backlog, and hardly anything waits for the broker. */
+  get caughtUp(): boolean {
+    return this.backlogGone;
+  }
+
+  /** Their rows are removed or marked. */
+  removed(seqs: readonly number[]): void {
+    for (const seq of seqs) this.written.push(seq);
+  }
+
+  async *batches(signal: AbortSignal): AsyncGenerator<Batch> {
+    const { config, client } = this.options;
+    const reader = new TableReader(config, client);
+    let after = BEFORE_ALL;
+    let fullLookMs = 0;
+    let idleMs = MIN_IDLE_MS;
+    while (!signal.aborted) {
+      const full = performance.now() - fullLookMs >= FULL_LOOK_MS && after !== BEFORE_ALL;
+      if (full) after = BEFORE_ALL;
+      if (after === BEFORE_ALL) fullLookMs = performance.now();
+      this.forgetRemoved();
+      const page = await reader.nextPage('undelivered', after);
+      const fresh = page.filter(({ seq }) => !this.taken.has(seq));
+      for (const { seq } of fresh) this.taken.add(seq);
+      for await (const batch of reader.fetch(fresh, signal)) {
+        await this.untilFlushed();
+        faultPoint('during-poll');
+        yield batch;
+      }
+      after = page.at(-1)?.seq ?? after;
+      this.backlogGone =
+        page.length < PAGE_ROWS && this.taken.size - this.written.length < MAX_ROWS_CAUGHT_UP;
+      idleMs =
+        fresh.length > 0 || page.length === PAGE_ROWS ? MIN_IDLE_MS : Math.min(idleMs * 2, MAX_IDLE_MS);
+      if (page.length < PAGE_ROWS) await sleep(idleMs, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  acknowledge(): void {
+    // The row itself is the acknowledgement.
+  }
+
+  /** Only before a look begins: one that began earlier may still see what was removed meanwhile. */
+  private forgetRemoved(): void {
+    for (const seq of this.written) this.taken.delete(seq);
+    this.written = [];
+  }
+
+  /**
+   * A commit with synchronous_commit=off can be seen before it is on disk, and a crash takes it back: an event that
+   * nobody can find any more must not have been published.
+   */
+  private async untilFlushed(): Promise<void> {
+    const { client, flush } = this.options;
+    let inserted: bigint | undefined;
+    for (;;) {
+      const { rows } = await client.query<{ inserted: string; flushed: string }>(
+        'select pg_current_wal_insert_lsn()::text as inserted, pg_current_wal_flush_lsn()::text as flushed',
+      );
+      const [row] = rows as [{ inserted: string; flushed: string }];
+      inserted ??= parseLsn(row.inserted);
+      if (parseLsn(row.flushed) >= inserted) return;
+      await flush();
+    }
+  }
+}

@@ -1,0 +1,159 @@
+import type { Client } from 'pg';
+import type { Config } from '../../../config/config.ts';
+import { qualified, quoteIdentifier } from '../../../postgres/identifier.ts';
+import type { OutboxEvent, Transaction } from '../event.ts';
+import { parseIdentity } from '../identity.ts';
+import type { Batch } from '../source.ts';
+import { TableRow, type TableShape } from './table-row.ts';
+
+/** Which rows are meant. */
+export type WantedRows =
+  /** What a snapshot sees, without what an older one (`horizon`) saw, which was delivered before: a set that can't grow. */
+  | { readonly snapshot: string; readonly horizon: string | undefined }
+  | { readonly seqs: readonly number[] }
+  /** Whatever is undelivered when it is looked at. */
+  | 'undelivered';
+
+/** Below every `seq`. */
+export const BEFORE_ALL = -1;
+
+export interface PageRow {
+  readonly seq: number;
+  /** Bytes of the payload's text form. */
+  readonly bytes: number;
+}
+
+/** Rows in one page, and bytes of payload in one fetch; an event larger than that is fetched alone. */
+export const PAGE_ROWS = 2_000;
+const FETCH_BYTES = 4 * 1_048_576;
+
+/**
+ * Reads undelivered rows by `seq`, a page of numbers and sizes first, then their values in bounded fetches: a page of
+ * large rows must not be held in memory.
+ */
+export class TableReader {
+  private readonly config: Config;
+  private readonly client: Client;
+  private readonly table: string;
+  private shape: TableShape | undefined;
+
+  constructor(config: Config, client: Client) {
+    this.config = config;
+    this.client = client;
+    this.table = qualified(config.outbox.schema, config.outbox.table);
+  }
+
+  /** The first `PAGE_ROWS` of them with a greater `seq`; fewer: there are no more. */
+  async nextPage(wanted: WantedRows, after: number): Promise<PageRow[]> {
+    const { config, client } = this;
+    const { columns } = config.outbox;
+    const seq = quoteIdentifier(columns.seq);
+    const undelivered =
+      config.cleanup === 'mark' ? `and ${quoteIdentifier(columns.deliveredAt)} is null` : '';
+    const { condition, values } = whereOf(wanted, seq, quoteIdentifier(columns.xid));
+    const { rows } = await client.query<{ seq: string; bytes: string | null }>(
+      `select ${seq} as seq, octet_length(${quoteIdentifier(columns.payload)}::text) as bytes
+         from ${this.table}
+        where ${seq} > $1 ${undelivered} ${condition} order by ${seq} limit $2`,
+      [after, PAGE_ROWS, ...values],
+    );
+    return rows.map((row) => ({ seq: parseIdentity(columns.seq, row.seq), bytes: Number(row.bytes ?? 0) }));
+  }
+
+  private async readShape(): Promise<TableShape> {
+    const { rows } = await this.client.query<{ name: string; oid: string }>(
+      `select attname as name, atttypid as oid from pg_attribute
+        where attrelid = $1::regclass and attnum > 0 and not attisdropped order by attnum`,
+      [this.table],
+    );
+    return {
+      columns: rows.map(({ name }) => name),
+      typeOids: new Map(rows.map(({ name, oid }) => [name, Number(oid)])),
+    };
+  }
+
+  /** The rows of a page, in batches of bounded size, each row once. Ends early when the signal aborts. */
+  async *fetch(page: readonly PageRow[], signal: AbortSignal): AsyncGenerator<Batch> {
+    for (let from = 0; from < page.length && !signal.aborted;) {
+      const to = endOfFetch(page, from, this.config.maxEventBytes);
+      this.shape ??= await this.readShape();
+      const events = await this.fetchRows(this.shape, page.slice(from, to));
+      from = to;
+      yield toBatch(events);
+    }
+  }
+
+  private async fetchRows(shape: TableShape, page: readonly PageRow[]): Promise<OutboxEvent[]> {
+    const { config, client } = this;
+    const { columns } = config.outbox;
+    const seq = quoteIdentifier(columns.seq);
+    // An oversized payload stands alone in its page; it stays in the database, where it is parked.
+    const leftBytes = (page[0]?.bytes ?? 0) > config.maxEventBytes ? (page[0]?.bytes ?? 0) : 0;
+    const wanted = shape.columns.filter((column) => leftBytes === 0 || column !== columns.payload);
+    const { rows } = await client.query<Record<string, string | null>>(
+      `select ${wanted.map(quoteIdentifier).join(', ')}, extract(epoch from ${createdAt(shape, columns.createdAt)}) * 1000 as relay_committed_ms
+         from ${this.table} where ${seq} = any($1::bigint[]) order by ${seq}`,
+      [page.map((row) => row.seq)],
+    );
+    return rows.map((values) => toEvent(shape, values, columns, leftBytes));
+  }
+}
+
+interface Where {
+  readonly condition: string;
+  readonly values: readonly unknown[];
+}
+
+function whereOf(wanted: WantedRows, seq: string, xid: string): Where {
+  if (wanted === 'undelivered') return { condition: '', values: [] };
+  if ('seqs' in wanted) return { condition: `and ${seq} = any($3::bigint[])`, values: [wanted.seqs] };
+  // One that no transaction of this server can have yet came with a restored dump, and only this pass will deliver it.
+  const restored = `${xid} >= pg_snapshot_xmax(pg_current_snapshot())`;
+  return {
+    condition: `and (pg_visible_in_snapshot(${xid}, $3::pg_snapshot) or ${restored})
+          and ($4::pg_snapshot is null or not pg_visible_in_snapshot(${xid}, $4::pg_snapshot))`,
+    values: [wanted.snapshot, wanted.horizon ?? null],
+  };
+}
+
+function createdAt(shape: TableShape, column: string): string {
+  return shape.typeOids.has(column) ? quoteIdentifier(column) : 'clock_timestamp()';
+}
+
+/** An oversized payload goes alone: what is left out of its fetch must not be left out of its neighbours'. */
+function endOfFetch(page: readonly PageRow[], from: number, maxEventBytes: number): number {
+  let bytes = page[from]?.bytes ?? 0;
+  let to = from + 1;
+  if (bytes > maxEventBytes) return to;
+  while (to < page.length) {
+    const next = page[to]?.bytes ?? 0;
+    if (next > maxEventBytes || bytes + next > FETCH_BYTES) break;
+    bytes += next;
+    to++;
+  }
+  return to;
+}
+
+/** Each row is a transaction of its own whose position is its `seq`, so that the same books serve both sources. */
+function toEvent(
+  shape: TableShape,
+  values: Readonly<Record<string, string | null>>,
+  columns: Config['outbox']['columns'],
+  payloadBytes: number,
+): OutboxEvent {
+  const row = new TableRow(shape, values);
+  const seq = parseIdentity(columns.seq, row.text(columns.seq));
+  const xid = parseIdentity(columns.xid, row.text(columns.xid));
+  const transaction: Transaction = {
+    xid: undefined,
+    committedAtMs: Number(values['relay_committed_ms'] ?? 0),
+    endLsn: BigInt(seq),
+    outstanding: 1,
+  };
+  const left = payloadBytes > 0 ? ({ payloadLeftInTable: true } as const) : {};
+  return { ...left, row, seq, xid, transaction, sizeBytes: Math.max(row.sizeBytes, payloadBytes) };
+}
+
+function toBatch(events: readonly OutboxEvent[]): Batch {
+  return { events, transactions: events.map(({ transaction }) => transaction), heardLsn: 0n };
+}
