@@ -10,8 +10,11 @@ import type { BrokerName } from '../support/target.ts';
 import { until } from '../support/until.ts';
 
 interface Row {
-  /** `start`: reached when there is no slot; `flow`: while events flow; `park`: by a poison event; `drain`: by SIGTERM. */
-  readonly reachedBy: 'start' | 'flow' | 'park' | 'drain';
+  /**
+   * `start`: reached when there is no slot; `pass`: then, and nothing was polled before; `flow`: while events flow;
+   * `park`: by a poison event; `drain`: by SIGTERM.
+   */
+  readonly reachedBy: 'start' | 'pass' | 'flow' | 'park' | 'drain';
   /** Which hit is the fault's: later ones are in the middle of the stream. */
   readonly hit: number;
 }
@@ -22,7 +25,7 @@ const ROWS: Readonly<Record<FaultPoint, Row>> = {
   'after-snapshot-import': { reachedBy: 'start', hit: 1 },
   'after-handover-row': { reachedBy: 'start', hit: 1 },
   'during-poll': { reachedBy: 'start', hit: 1 },
-  'during-table-pass': { reachedBy: 'start', hit: 1 },
+  'during-table-pass': { reachedBy: 'pass', hit: 1 },
   'after-handover-complete': { reachedBy: 'start', hit: 1 },
   'after-receive-before-publish': { reachedBy: 'flow', hit: 20 },
   'after-publish-before-outcome': { reachedBy: 'flow', hit: 50 },
@@ -32,6 +35,8 @@ const ROWS: Readonly<Record<FaultPoint, Row>> = {
   'after-park-decision': { reachedBy: 'park', hit: 1 },
   'during-drain': { reachedBy: 'drain', hit: 1 },
 };
+
+const STREAM_ONLY = { SOURCE: 'streaming' };
 
 export const POINTS = Object.keys(ROWS) as FaultPoint[];
 
@@ -80,8 +85,8 @@ export class FaultTable {
   /** SIGKILL at the point; the next relay has to go on. */
   async kill(point: FaultPoint): Promise<void> {
     const { reachedBy, hit } = ROWS[point];
-    if (reachedBy === 'start') await this.prepareHandover();
-    const relay = this.start([`${point}:kill:${hit}`]);
+    if (reachedBy === 'start' || reachedBy === 'pass') await this.prepareHandover();
+    const relay = this.start([`${point}:kill:${hit}`], reachedBy === 'pass' ? STREAM_ONLY : {});
     if (reachedBy === 'park') await this.poison();
     if (reachedBy === 'drain') await this.drainOnceStreaming(relay);
     await relay.waitForLine(faultLine(point), 30_000);
@@ -107,7 +112,7 @@ export class FaultTable {
     });
   }
 
-  /** Two processes: one meets the points of the hand-over, the other those of the stream, of parking and draining. */
+  /** Three processes: two meet the points of the hand-over, with polling and without, the third those of the stream, of parking and draining. */
   private async throughAllPoints(
     action: string,
     meet: (relay: RelayProcess) => Promise<void>,
@@ -122,15 +127,26 @@ export class FaultTable {
         }),
       );
     };
-    const [starting, flowing] = (['start', 'flow'] as const).map((reachedBy) =>
-      POINTS.filter((point) => ROWS[point].reachedBy === reachedBy),
-    ) as [FaultPoint[], FaultPoint[]];
-    await this.prepareHandover();
-    const first = await this.during(faults(starting), async (relay) => {
-      await meetAt(relay, starting);
-      await this.drainOnceStreaming(relay);
-    });
-    const second = await this.during(
+    const reached = (by: Row['reachedBy']): FaultPoint[] =>
+      POINTS.filter((point) => ROWS[point].reachedBy === by);
+    const starts: RelayExit[] = [];
+    for (const [points, env] of [
+      [reached('start'), {}],
+      [reached('pass'), STREAM_ONLY],
+    ] as const) {
+      await this.prepareHandover();
+      const exit = await this.during(
+        faults(points),
+        async (relay) => {
+          await meetAt(relay, points);
+          await this.drainOnceStreaming(relay);
+        },
+        env,
+      );
+      starts.push(exit);
+    }
+    const flowing = reached('flow');
+    const last = await this.during(
       faults([...flowing, 'after-park-decision', 'during-drain']),
       async (relay) => {
         await meetAt(relay, flowing);
@@ -143,14 +159,15 @@ export class FaultTable {
         await meetAt(relay, ['during-drain']);
       },
     );
-    return [first, second];
+    return [...starts, last];
   }
 
   private async during(
     faults: readonly string[],
     run: (relay: RelayProcess) => Promise<void>,
+    given: Readonly<Record<string, string>> = {},
   ): Promise<RelayExit> {
-    const relay = this.start(faults);
+    const relay = this.start(faults, given);
     try {
       await run(relay);
       return await relay.exit;
@@ -197,8 +214,9 @@ export class FaultTable {
     await until(async () => (await this.scene.waiting()) >= 50, { what: 'rows that wait in the table' });
   }
 
-  private start(faults: readonly string[]): RelayProcess {
+  private start(faults: readonly string[], given: Readonly<Record<string, string>> = {}): RelayProcess {
     const env = {
+      ...given,
       DATABASE_URL: this.database.url(this.scene.database.url),
       MAX_EVENT_BYTES: String(MAX_EVENT_BYTES),
     };

@@ -92,10 +92,10 @@ const TABLE_OF_BAD_INPUT: readonly (readonly [Record<string, string>, ...string[
   [{ OUTBOX_ID_COLUMN: 'event id' }, `OUTBOX_ID_COLUMN: ${IDENTIFIER}, got "event id"`],
   [{ OUTBOX_SEQ_COLUMN: 's'.repeat(64) }, `OUTBOX_SEQ_COLUMN: ${IDENTIFIER}, got "${'s'.repeat(64)}"`],
   [
-    { SOURCE: 'polling' },
-    'SOURCE: this release reads by logical replication only; use auto or streaming, got "polling"',
+    { SOURCE: 'polling', CLEANUP: 'none' },
+    'CLEANUP: none leaves delivered rows as they are, and SOURCE=polling could not tell them from others; expected delete or mark',
   ],
-  [{ SOURCE: 'trigger' }, 'SOURCE: expected auto or streaming, got "trigger"'],
+  [{ SOURCE: 'trigger' }, 'SOURCE: expected auto, streaming or polling, got "trigger"'],
   [
     { SLOT_NAME: 'Outbox-Relay' },
     'SLOT_NAME: expected 1 to 63 lower-case letters, digits and underscores, got "Outbox-Relay"',
