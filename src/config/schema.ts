@@ -13,6 +13,3 @@ export const OPTIONS = {
 } as const satisfies Record<string, Option>;
 
 export type OptionName = keyof typeof OPTIONS;
-
-/** Documented for later releases: setting one must not pass in silence. */
-export const LATER_OPTIONS = ['WAL_RETENTION_LIMIT_BYTES'];

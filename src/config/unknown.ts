@@ -1,6 +1,5 @@
 import { CONFIG_FILE_VARIABLE, VARIABLES } from './settings.ts';
 import { nearest } from './nearest.ts';
-import { LATER_OPTIONS } from './schema.ts';
 
 const PREFIXES = [
   'OUTBOX_',
@@ -30,11 +29,7 @@ const SERVICE_ADDRESS = /^(?:tcp|udp|sctp):\/\//u;
 export function unknownVariables(env: NodeJS.ProcessEnv): readonly string[] {
   return Object.keys(env)
     .filter((name) => isSuspicious(name, env[name] ?? ''))
-    .map((name) =>
-      LATER_OPTIONS.includes(name)
-        ? `${name}: has no effect in this release`
-        : `${name}: no such variable; the nearest is ${nearest(name, VARIABLES)}`,
-    );
+    .map((name) => `${name}: no such variable; the nearest is ${nearest(name, VARIABLES)}`);
 }
 
 function isSuspicious(name: string, value: string): boolean {

@@ -110,6 +110,7 @@ describe('layers', () => {
       maxAttempts: 5,
       maxInFlightBytes: 64 * 1024 ** 2,
       maxInFlightEvents: 10_000,
+      walRetentionLimitBytes: 4 * 1024 ** 3,
       maxEventBytes: 16 * 1024 ** 2,
       topicGraceMs: 60_000,
       http: { host: '0.0.0.0', port: 9464 },
@@ -295,9 +296,6 @@ describe('warnings', () => {
         'MAX_ATEMPTS: no such variable; the nearest is MAX_ATTEMPTS',
       ],
     );
-    assert.deepEqual(warnings({ WAL_RETENTION_LIMIT_BYTES: '4GiB' }), [
-      'WAL_RETENTION_LIMIT_BYTES: has no effect in this release',
-    ]);
   });
 
   it('what Kubernetes sets for a Service is ignored', () => {
