@@ -40,7 +40,7 @@ export function describeFaultTable(
       async (t) => {
         const result = await withTable(async (table) => {
           const drained = { code: 0, signal: null };
-          assert.deepEqual(await table.stopAndContinue(), [drained, drained]);
+          assert.deepEqual(await table.stopAndContinue(), [drained, drained, drained]);
           return await table.finish();
         });
         assertPromises(result);

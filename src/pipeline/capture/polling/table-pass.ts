@@ -7,8 +7,7 @@ import { TableReader, type WantedRows } from './table-reader.ts';
 export interface TablePassOptions {
   readonly config: Config;
   readonly client: Client;
-  /** A set that can't grow. */
-  readonly rows: Exclude<WantedRows, 'undelivered'>;
+  readonly rows: WantedRows;
   /** Delivered up to here by an earlier run of the same pass. */
   readonly afterSeq: number;
 }

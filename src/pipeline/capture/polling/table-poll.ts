@@ -4,7 +4,7 @@ import type { Config } from '../../../config/config.ts';
 import { faultPoint } from '../../../lifecycle/fault-point.ts';
 import { parseLsn } from '../../../postgres/lsn.ts';
 import type { Batch, Source } from '../source.ts';
-import { BEFORE_ALL, PAGE_ROWS, TableReader } from './table-reader.ts';
+import { PAGE_ROWS, TableReader } from './table-reader.ts';
 
 export interface TablePollOptions {
   readonly config: Config;
@@ -13,8 +13,6 @@ export interface TablePollOptions {
   readonly flush: () => Promise<void>;
 }
 
-/** What commits late has a lower number than what was read: the table is looked at from its beginning this often. */
-const FULL_LOOK_MS = 200;
 const MAX_ROWS_CAUGHT_UP = 500;
 const MIN_IDLE_MS = 10;
 const MAX_IDLE_MS = 200;
@@ -22,6 +20,9 @@ const MAX_IDLE_MS = 200;
 /**
  * Delivers whatever is undelivered, for ever, by `seq`. Being delivered is a property of the row, not of a cursor: what
  * commits late is found by a later look, however low its number.
+ *
+ * Each look is one statement from the beginning of the table. With a cursor, or in pages, a row could be seen whose
+ * predecessor of the same key has a number that was passed before it was committed.
  */
 export class TablePoll implements Source {
   private readonly options: TablePollOptions;
@@ -47,28 +48,22 @@ export class TablePoll implements Source {
   async *batches(signal: AbortSignal): AsyncGenerator<Batch> {
     const { config, client } = this.options;
     const reader = new TableReader(config, client);
-    let after = BEFORE_ALL;
-    let fullLookMs = 0;
     let idleMs = MIN_IDLE_MS;
     while (!signal.aborted) {
-      const full = performance.now() - fullLookMs >= FULL_LOOK_MS && after !== BEFORE_ALL;
-      if (full) after = BEFORE_ALL;
-      if (after === BEFORE_ALL) fullLookMs = performance.now();
       this.forgetRemoved();
-      const page = await reader.nextPage('undelivered', after);
-      const fresh = page.filter(({ seq }) => !this.taken.has(seq));
-      for (const { seq } of fresh) this.taken.add(seq);
-      for await (const batch of reader.fetch(fresh, signal)) {
+      const seen = await reader.undelivered(this.taken.size + PAGE_ROWS);
+      const fresh = seen.filter((seq) => !this.taken.has(seq)).slice(0, PAGE_ROWS);
+      for await (const batch of reader.fetch(await reader.sizes(fresh), signal)) {
         await this.untilFlushed();
+        // Only what was really read: the application may have deleted the others meanwhile.
+        for (const { seq } of batch.events) this.taken.add(seq);
         faultPoint('during-poll');
         yield batch;
       }
-      after = page.at(-1)?.seq ?? after;
-      this.backlogGone =
-        page.length < PAGE_ROWS && this.taken.size - this.written.length < MAX_ROWS_CAUGHT_UP;
-      idleMs =
-        fresh.length > 0 || page.length === PAGE_ROWS ? MIN_IDLE_MS : Math.min(idleMs * 2, MAX_IDLE_MS);
-      if (page.length < PAGE_ROWS) await sleep(idleMs, undefined, { signal }).catch(() => undefined);
+      const more = fresh.length === PAGE_ROWS;
+      this.backlogGone = !more && this.taken.size - this.written.length < MAX_ROWS_CAUGHT_UP;
+      idleMs = fresh.length > 0 ? MIN_IDLE_MS : Math.min(idleMs * 2, MAX_IDLE_MS);
+      if (!more) await sleep(idleMs, undefined, { signal }).catch(() => undefined);
     }
   }
 

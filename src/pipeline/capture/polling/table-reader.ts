@@ -9,10 +9,7 @@ import { TableRow, type TableShape } from './table-row.ts';
 /** Which rows are meant. */
 export type WantedRows =
   /** What a snapshot sees, without what an older one (`horizon`) saw, which was delivered before: a set that can't grow. */
-  | { readonly snapshot: string; readonly horizon: string | undefined }
-  | { readonly seqs: readonly number[] }
-  /** Whatever is undelivered when it is looked at. */
-  | 'undelivered';
+  { readonly snapshot: string; readonly horizon: string | undefined } | { readonly seqs: readonly number[] };
 
 /** Below every `seq`. */
 export const BEFORE_ALL = -1;
@@ -48,16 +45,35 @@ export class TableReader {
     const { config, client } = this;
     const { columns } = config.outbox;
     const seq = quoteIdentifier(columns.seq);
-    const undelivered =
-      config.cleanup === 'mark' ? `and ${quoteIdentifier(columns.deliveredAt)} is null` : '';
     const { condition, values } = whereOf(wanted, seq, quoteIdentifier(columns.xid));
     const { rows } = await client.query<{ seq: string; bytes: string | null }>(
       `select ${seq} as seq, octet_length(${quoteIdentifier(columns.payload)}::text) as bytes
          from ${this.table}
-        where ${seq} > $1 ${undelivered} ${condition} order by ${seq} limit $2`,
+        where ${seq} > $1 ${this.isUndelivered('and')} ${condition} order by ${seq} limit $2`,
       [after, PAGE_ROWS, ...values],
     );
     return rows.map((row) => ({ seq: parseIdentity(columns.seq, row.seq), bytes: Number(row.bytes ?? 0) }));
+  }
+
+  /** Numbers of the first `limit` rows that are undelivered now, of one snapshot. */
+  async undelivered(limit: number): Promise<number[]> {
+    const { columns } = this.config.outbox;
+    const seq = quoteIdentifier(columns.seq);
+    const { rows } = await this.client.query<{ seq: string }>(
+      `select ${seq} as seq from ${this.table} ${this.isUndelivered('where')} order by ${seq} limit $1`,
+      [limit],
+    );
+    return rows.map((row) => parseIdentity(columns.seq, row.seq));
+  }
+
+  /** What `nextPage` tells, of these rows, as far as they are still there. */
+  async sizes(seqs: readonly number[]): Promise<PageRow[]> {
+    return seqs.length === 0 ? [] : await this.nextPage({ seqs }, BEFORE_ALL);
+  }
+
+  private isUndelivered(word: 'where' | 'and'): string {
+    const { cleanup, outbox } = this.config;
+    return cleanup === 'mark' ? `${word} ${quoteIdentifier(outbox.columns.deliveredAt)} is null` : '';
   }
 
   private async readShape(): Promise<TableShape> {
@@ -105,7 +121,6 @@ interface Where {
 }
 
 function whereOf(wanted: WantedRows, seq: string, xid: string): Where {
-  if (wanted === 'undelivered') return { condition: '', values: [] };
   if ('seqs' in wanted) return { condition: `and ${seq} = any($3::bigint[])`, values: [wanted.seqs] };
   // One that no transaction of this server can have yet came with a restored dump, and only this pass will deliver it.
   const restored = `${xid} >= pg_snapshot_xmax(pg_current_snapshot())`;
