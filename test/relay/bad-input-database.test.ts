@@ -97,13 +97,17 @@ describe('P10 a database that is set up wrongly ends the process at once, with t
   });
 
   test('missing REPLICATION privilege', async () => {
-    await assertRefused(as('plain', 'plain'), '[replication-privilege]', 'ALTER ROLE "plain" REPLICATION;');
+    await assertRefused(
+      { ...as('plain', 'plain'), SOURCE: 'streaming' },
+      '[replication-privilege]',
+      'ALTER ROLE "plain" REPLICATION;',
+    );
   });
 
   test('publication missing, and no privilege to make it', async () => {
     await outbox.sql('drop publication outbox_relay');
     await assertRefused(
-      as('streamer', 's'),
+      { ...as('streamer', 's'), SOURCE: 'streaming' },
       'create publication "outbox_relay" for table "public"."outbox"',
       `GRANT CREATE ON DATABASE "${outbox.name}" TO "streamer";`,
     );

@@ -150,7 +150,8 @@ describe('image', { timeout: 300_000 }, () => {
   test('node is process 1, with the command as its argument', () => {
     assert.deepEqual(image.entrypoint, [
       'node',
-      '--max-semi-space-size=8',
+      '--max-semi-space-size=4',
+      '--heap-growing-percent=60',
       '--no-allocation-site-pretenuring',
       '/app/dist/main.js',
     ]);
