@@ -30,7 +30,7 @@ export async function fillBacklog(
   };
   await RelayProcess.start({ args: ['migrate'], env }).exit;
   const first = RelayProcess.start({ env });
-  await first.waitForLine(/mode: streaming/);
+  await first.waitForLine(options.env['SOURCE'] === 'polling' ? /mode: polling/ : /mode: streaming/);
   first.kill('SIGTERM');
   await first.exit;
   await insertEvents(url.href, options);

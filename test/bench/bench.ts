@@ -58,11 +58,15 @@ async function benchKafka(brokers: string[]): Promise<void> {
     'events/s': alone.eventsPerSecond,
     'µs CPU': alone.cpuMicrosPerEvent,
   });
-  for (const cleanup of ['none', 'delete']) {
+  for (const [source, cleanup] of [
+    ['streaming', 'none'],
+    ['streaming', 'delete'],
+    ['polling', 'delete'],
+  ] as const) {
     const result = await withTarget(kafkaBenchTarget(brokers), (target) =>
-      drain(postgres.url, target, { events, keys, env: { CLEANUP: cleanup } }),
+      drain(postgres.url, target, { events, keys, env: { SOURCE: source, CLEANUP: cleanup } }),
     );
-    print(`relay to Kafka, CLEANUP=${cleanup}`, {
+    print(`${source} to Kafka, CLEANUP=${cleanup}`, {
       'events/s': result.eventsPerSecond,
       'µs CPU': result.cpuMicrosPerEvent,
       'MB peak': result.peakRssMb,

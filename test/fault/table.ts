@@ -127,8 +127,6 @@ export class FaultTable {
         }),
       );
     };
-    const reached = (by: Row['reachedBy']): FaultPoint[] =>
-      POINTS.filter((point) => ROWS[point].reachedBy === by);
     const starts: RelayExit[] = [];
     for (const [points, env] of [
       [reached('start'), {}],
@@ -248,6 +246,10 @@ export class FaultTable {
       return rows.map(({ id, copies }) => ({ id, copies: Number(copies) }));
     });
   }
+}
+
+function reached(by: Row['reachedBy']): FaultPoint[] {
+  return POINTS.filter((point) => ROWS[point].reachedBy === by);
 }
 
 function faultLine(point: FaultPoint): RegExp {
