@@ -11,11 +11,13 @@ export interface PollingOptions extends Omit<
   StageOptions,
   'source' | 'settlement' | 'phase' | 'slotCreatedLsn' | 'finish' | 'onWritten'
 > {
-  /** Makes the slot to stream from afterwards; undefined: streaming can't work, and is looked at again later. */
+  /** Makes the slot to stream from afterwards, or throws why not; undefined: the table is polled until the stop. */
   readonly makeSlot: ((signal: AbortSignal) => Promise<MadeSlot>) | undefined;
-  /** Polls until it is stopped. */
-  readonly forEver: boolean;
+  /** Streaming was tried just now. */
+  readonly failedBefore: boolean;
   readonly onSlotFailure: (error: unknown) => void;
+  /** A slot was made, and is not streamed from. */
+  readonly onSlotUnused: () => Promise<void>;
   readonly runStage: (stage: Stage) => Promise<StageEnd>;
 }
 
@@ -25,14 +27,19 @@ export interface Polled {
   readonly beyond: readonly Run[];
 }
 
-/** After a slot could not be made, or streaming can't work at all, it is looked at again so much later. */
-const LOOK_AGAIN_MS = 30_000;
+/** After a slot could not be made, or streaming can't work at all, it is tried again so much later. */
+const TRY_AGAIN_MS = 30_000;
 const CAUGHT_UP_LOOK_MS = 50;
+/** Under a steady load that polling never gets through, the slot is made all the same, if the broker takes events. */
+const CAUGHT_UP_PATIENCE_MS = 60_000;
+const WORKING_MS = 5_000;
+/** Events settled while the slot is made are remembered one by one; with more than this it is tried again later. */
+const MAX_REMEMBERED = 500_000;
 
 /**
  * Delivers from the table while a slot is being made, which can take as long as the longest transaction; or while
- * streaming can't work. Resolves with the slot once the last polled event is settled and written; with undefined when
- * it is time to look again, or at a stop. Rejects with what ended the stage.
+ * streaming can't work. Resolves with the slot once the last polled event is settled and written, with undefined at a
+ * stop. Rejects with what ended the stage.
  *
  * A slot keeps the log from the moment it is begun, so it is begun only when the backlog is gone: with the broker away
  * none is.
@@ -41,7 +48,9 @@ export async function pollTable(options: PollingOptions): Promise<Polled | undef
   const { config, client, store } = options;
   const finish = new AbortController();
   const over = new AbortController();
-  let settledSince: Identity[] | undefined;
+  const attempt = { settled: undefined as Identity[] | undefined, giveUp: new AbortController() };
+  const begunMs = performance.now();
+  let writtenMs = 0;
   const source = new TablePoll({ config, client, flush: () => store.touch(client) });
   const stage = new Stage({
     ...options,
@@ -51,44 +60,66 @@ export async function pollTable(options: PollingOptions): Promise<Polled | undef
     slotCreatedLsn: 0n,
     finish: finish.signal,
     onWritten: ({ settled }: Write) => {
+      writtenMs = performance.now();
       source.removed(settled.map(({ event }) => event.seq));
-      for (const { event } of settled) settledSince?.push({ seq: event.seq, xid: event.xid });
+      for (const { event } of settled) attempt.settled?.push({ seq: event.seq, xid: event.xid });
+      if ((attempt.settled?.length ?? 0) > MAX_REMEMBERED)
+        attempt.giveUp.abort(new Error('it takes too long'));
     },
   });
   const preparing = prepare().finally(() => finish.abort());
+  let ended = false;
   try {
     await options.runStage(stage);
+    ended = !options.stop.aborted;
   } finally {
     over.abort();
-    await preparing;
+    const left = await preparing;
+    if (left && !ended) await options.onSlotUnused();
   }
   const made = await preparing;
-  if (!made || !settledSince || options.stop.aborted) return undefined;
+  if (!made || !ended) return undefined;
   const snapshot = parseSnapshot(made.snapshot);
-  return { made, beyond: toRuns(settledSince.filter(({ xid }) => !sees(snapshot, xid))) };
+  return { made, beyond: toRuns((attempt.settled ?? []).filter(({ xid }) => !sees(snapshot, xid))) };
 
+  /** Tries until a slot is made or the stage is over. */
   async function prepare(): Promise<MadeSlot | undefined> {
-    const { makeSlot, forEver } = options;
-    if (!makeSlot) return await rest(forEver ? undefined : LOOK_AGAIN_MS);
-    while (!source.caughtUp && !over.signal.aborted) await rest(CAUGHT_UP_LOOK_MS);
-    if (over.signal.aborted) return undefined;
-    settledSince = [];
-    try {
-      return await makeSlot(over.signal);
-    } catch (error) {
-      if (over.signal.aborted) return undefined;
-      options.onSlotFailure(error);
-      return await rest(LOOK_AGAIN_MS);
+    const ending = AbortSignal.any([over.signal, options.stop]);
+    if (options.failedBefore) await rest(TRY_AGAIN_MS);
+    while (!ending.aborted) {
+      if (!options.makeSlot) await rest(TRY_AGAIN_MS);
+      else if (!timeToBegin()) await rest(CAUGHT_UP_LOOK_MS);
+      else {
+        const slot = await attemptSlot(options.makeSlot, ending);
+        if (slot) return slot;
+        await rest(TRY_AGAIN_MS);
+      }
+    }
+    return undefined;
+
+    async function rest(ms: number): Promise<void> {
+      await sleep(ms, undefined, { signal: ending }).catch(() => undefined);
     }
   }
 
-  /** Until the stage is over, at most so long. */
-  async function rest(ms: number | undefined): Promise<undefined> {
-    if (ms !== undefined) await sleep(ms, undefined, { signal: over.signal }).catch(() => undefined);
-    else if (!over.signal.aborted) {
-      await new Promise<void>((resolve) => {
-        over.signal.addEventListener('abort', () => resolve(), { once: true });
-      });
+  function timeToBegin(): boolean {
+    if (source.caughtUp) return true;
+    const nowMs = performance.now();
+    return nowMs - begunMs > CAUGHT_UP_PATIENCE_MS && nowMs - writtenMs < WORKING_MS;
+  }
+
+  async function attemptSlot(
+    make: (signal: AbortSignal) => Promise<MadeSlot>,
+    ending: AbortSignal,
+  ): Promise<MadeSlot | undefined> {
+    attempt.giveUp = new AbortController();
+    attempt.settled = [];
+    try {
+      return await make(AbortSignal.any([ending, attempt.giveUp.signal]));
+    } catch (error) {
+      attempt.settled = undefined;
+      if (!ending.aborted) options.onSlotFailure(error);
+      return undefined;
     }
   }
 }

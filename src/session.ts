@@ -1,17 +1,14 @@
 import type { Client } from 'pg';
 import type { Config } from './config/config.ts';
-import { RelayError } from './errors/errors.ts';
 import { classify } from './errors/policy.ts';
 import { drainBudget } from './lifecycle/drain-budget.ts';
 import { becomeLeader } from './lifecycle/leadership.ts';
 import { faultPoint } from './lifecycle/fault-point.ts';
-import { retryUntil } from './lifecycle/retry-until.ts';
 import type { Observer } from './observe/observer.ts';
 import { giveUpUnreadableSlot, handOver, type MadeSlot } from './pipeline/capture/handover.ts';
 import { checkTable, type Preflight } from './pipeline/capture/preflight.ts';
 import { TablePass } from './pipeline/capture/polling/table-pass.ts';
-import { dropSlot, readSlot, terminateHolder } from './pipeline/capture/streaming/slot.ts';
-import { ReplicationStream } from './pipeline/capture/streaming/stream.ts';
+import { terminateHolder } from './pipeline/capture/streaming/slot.ts';
 import type { Publisher } from './pipeline/publish/publisher.ts';
 import type { Address } from './pipeline/envelope/router.ts';
 import { ProgressStore, type Phase, type Progress } from './pipeline/settle/progress.ts';
@@ -19,8 +16,8 @@ import { resume } from './pipeline/settle/resume.ts';
 import { toRuns } from './pipeline/settle/settled-runs.ts';
 import { Settlement, type Carried } from './pipeline/settle/settlement.ts';
 import { pollTable, type PollingOptions } from './polling.ts';
-import { attemptEach, clientConfig, connect, disconnect } from './postgres/connect.ts';
-import { parseLsn } from './postgres/lsn.ts';
+import { connect, disconnect } from './postgres/connect.ts';
+import { readEndOfLog, readTimeline } from './postgres/log-position.ts';
 import { SlotKeeper, type StreamingStart } from './slot-keeper.ts';
 import { Stage, type StageEnd } from './stage.ts';
 
@@ -42,6 +39,8 @@ export interface SessionOptions {
 export interface CarriedProgress extends Carried {
   readonly phase: Phase;
   readonly slotCreatedLsn: bigint;
+  /** Of the server: on another one numbers and transaction ids of what was lost are given out again. */
+  readonly timeline: string;
 }
 
 export interface SessionEnd {
@@ -61,6 +60,7 @@ export class Session {
   private readonly store: ProgressStore;
   private readonly keeper: SlotKeeper;
   private carried: CarriedProgress | undefined;
+  private timeline = '';
   private readonly drainBudgetMs: () => number;
   private stage: Stage | undefined;
   private unknown = 0;
@@ -145,16 +145,22 @@ export class Session {
   private async deliver(client: Client): Promise<void> {
     const { config, stop } = this.options;
     const table = await checkTable(client, config);
+    this.timeline = await readTimeline(client);
     if (config.source === 'polling') {
-      await this.poll(client, { reason: 'configured', makeSlot: undefined });
+      await this.poll(client, { reason: 'configured', makeSlot: undefined, failedBefore: false });
       return;
     }
-    const start = await this.keeper.findStart(client, table);
-    let progress =
-      'obstacle' in start
-        ? await this.poll(client, { reason: start.obstacle, makeSlot: undefined })
-        : await this.startFrom(client, start);
-    if (!progress || 'obstacle' in start) return;
+    let start: StreamingStart;
+    try {
+      start = await this.keeper.findStart(client, table);
+    } catch (error) {
+      if (!this.keeper.givesWay(error)) throw error;
+      // Once there is a slot, the next session begins with it.
+      await this.poll(client, { reason: classify(error).code, makeSlot: this.makeSlot, failedBefore: true });
+      return;
+    }
+    let progress = await this.startFrom(client, start);
+    if (!progress) return;
     this.options.onConnected();
     await this.writeCarried(client, progress);
     if (progress.handover === 'table') {
@@ -174,7 +180,7 @@ export class Session {
 
   private async startFrom(
     client: Client,
-    { progress, decision, checked }: StreamingStart,
+    { progress, decision }: StreamingStart,
   ): Promise<Progress | undefined> {
     const { config, stop, observer } = this.options;
     if (decision.kind !== 'hand-over') return progress;
@@ -183,12 +189,10 @@ export class Session {
       slot: config.slotName,
       reason,
     });
-    const make = async (signal: AbortSignal): Promise<MadeSlot> =>
-      await this.keeper.makeSlot(signal, checked.database);
-    if (this.keeper.mayPoll) return await this.poll(client, { reason, makeSlot: make });
-    await dropSlot(client, config.slotName);
+    if (this.keeper.mayPoll)
+      return await this.poll(client, { reason, makeSlot: this.makeSlot, failedBefore: false });
     try {
-      const made = await make(stop);
+      const made = await this.makeSlot(stop);
       return await handOver(this.store, client, made, { before: progress, polled: [] });
     } catch (error) {
       if (!stop.aborted) throw error;
@@ -196,34 +200,34 @@ export class Session {
     }
   }
 
+  private readonly makeSlot = async (signal: AbortSignal): Promise<MadeSlot> =>
+    await this.keeper.makeSlot(signal);
+
   /** Delivers from the table alone. Resolves with the hand-over's progress once there is a slot to stream from. */
   private async poll(
     client: Client,
-    { reason, makeSlot: make }: { reason: string; makeSlot: PollingOptions['makeSlot'] },
+    given: { reason: string } & Pick<PollingOptions, 'makeSlot' | 'failedBefore'>,
   ): Promise<Progress | undefined> {
-    const { config, observer } = this.options;
+    const { observer } = this.options;
     const before = await this.store.read(client);
     const progress = before?.handover === 'polling' ? before : await this.store.beginPolling(client);
     await this.keeper.leaveSlot(client);
     this.options.onConnected();
     await this.writeCarried(client, progress);
-    observer.setMode('polling', reason);
+    observer.setMode('polling', given.reason);
     const polled = await pollTable({
       ...this.options,
       drainBudgetMs: this.drainBudgetMs,
       client,
       store: this.store,
-      makeSlot: make,
-      forEver: config.source === 'polling',
+      makeSlot: given.makeSlot,
+      failedBefore: given.failedBefore,
       onSlotFailure: (error) => {
         const { code, advice } = classify(error);
-        observer.changes.report('streaming', code, {
-          level: 'warn',
-          message: 'no replication slot could be made, the table is polled on',
-          fields: { error, advice },
-        });
+        this.keeper.tellObstacle(error, code, advice);
         observer.setMode('polling', code);
       },
+      onSlotUnused: () => this.keeper.dropUnused(client),
       runStage: (stage) => this.runStage(stage, { phase: 'polling', slotCreatedLsn: 0n }),
     });
     if (!polled) return undefined;
@@ -236,6 +240,10 @@ export class Session {
   private async writeCarried(client: Client, progress: Progress): Promise<void> {
     const { carried, store } = this;
     if (!carried) return;
+    if (carried.timeline !== this.timeline) {
+      this.carried = undefined;
+      return;
+    }
     const same = carried.slotCreatedLsn === progress.slotCreatedLsn && carried.phase === progress.handover;
     const { unwritten, unseen } = carried;
     const row = {
@@ -300,7 +308,7 @@ export class Session {
       beforeUntil: await readEndOfLog(client),
     });
     await terminateHolder(client, config.slotName);
-    const stream = await this.openStream(position, checked);
+    const stream = await this.keeper.openStream(position, checked);
     try {
       observer.setMode('streaming', 'slot-trusted');
       const stage = new Stage({
@@ -314,33 +322,10 @@ export class Session {
         slotCreatedLsn,
       });
       await this.runStage(stage, { phase: 'complete', slotCreatedLsn });
-      if (stop.aborted) await this.confirm(client, settlement.written);
+      if (stop.aborted) await this.keeper.confirm(client, settlement.written, this.drainBudgetMs());
     } finally {
       await stream.close();
     }
-  }
-
-  private async openStream(startLsn: bigint, checked: Preflight): Promise<ReplicationStream> {
-    const { config } = this.options;
-    const { outbox } = config;
-    const connection = config.database.connection();
-    return attemptEach(connection, (tls) =>
-      ReplicationStream.open({
-        clientConfig: { ...clientConfig(connection, tls), application_name: 'outbox-relay' },
-        slotName: config.slotName,
-        publicationName: config.publicationName,
-        startLsn,
-        outbox: {
-          schema: outbox.schema,
-          table: outbox.table,
-          seqColumn: outbox.columns.seq,
-          xidColumn: outbox.columns.xid,
-          requiredColumns: checked.requiredColumns,
-          foreignOids: checked.foreignOids,
-        },
-        walSenderTimeoutMs: checked.walSenderTimeoutMs,
-      }),
-    );
   }
 
   private async runStage(
@@ -354,26 +339,8 @@ export class Session {
     this.stage = undefined;
     this.options.onStage(undefined);
     this.unknown += end.unknown;
-    this.carried = { ...end.carried, ...progress };
+    this.carried = { ...end.carried, ...progress, timeline: this.timeline };
     if (end.error !== undefined) throw end.error;
     return end;
   }
-
-  /** The drain has ended when the slot itself says so: a status message may be lost with its socket. */
-  private async confirm(client: Client, position: bigint): Promise<void> {
-    const { slotName } = this.options.config;
-    const confirmed = await retryUntil(this.drainBudgetMs(), async () => {
-      const slot = await readSlot(client, slotName);
-      return slot?.confirmedLsn !== undefined && slot.confirmedLsn >= position;
-    });
-    if (confirmed) return;
-    throw new RelayError('retry', 'not-confirmed', 'the slot did not confirm the last position in time', {
-      advice: 'The next relay goes on from the progress row; raise SHUTDOWN_TIMEOUT_MS if this repeats.',
-    });
-  }
-}
-
-async function readEndOfLog(client: Client): Promise<bigint> {
-  const { rows } = await client.query<{ lsn: string }>('select pg_current_wal_insert_lsn()::text as lsn');
-  return parseLsn((rows[0] as { lsn: string }).lsn);
 }

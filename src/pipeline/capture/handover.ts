@@ -30,15 +30,17 @@ export async function findStart(options: {
   readonly replication: ClientConfig;
   readonly store: ProgressStore;
   readonly database: string;
+  /** Beyond it a slot is given up; Infinity where the table can't be polled instead. */
+  readonly retentionLimitBytes: number;
 }): Promise<Found> {
-  const { config, client, store, database } = options;
+  const { config, client, store, database, retentionLimitBytes } = options;
   const session = await ReplicationSession.open(options.replication);
   try {
     const system = await session.identifySystem();
     const progress = await store.read(client);
     const slot = await readSlot(client, config.slotName);
     if (slot) assertOurs(slot, config.slotName, database);
-    return { progress, decision: decideStart(progress, slot, system) };
+    return { progress, decision: decideStart(progress, slot, system, retentionLimitBytes) };
   } finally {
     await session.close();
   }

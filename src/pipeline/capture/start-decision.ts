@@ -15,6 +15,7 @@ export type HandoverReason =
   | 'slot-missing'
   | 'slot-lost'
   | 'slot-recreated'
+  | 'wal-limit'
   | 'other-system'
   | 'other-timeline';
 
@@ -27,6 +28,7 @@ export function decideStart(
   progress: Progress | undefined,
   slot: Slot | undefined,
   system: SystemIdentity,
+  retentionLimitBytes: number,
 ): StartDecision {
   if (!progress) return handOver('first-start');
   if (progress.handover === 'polling') return handOver('polled');
@@ -35,6 +37,7 @@ export function decideStart(
   if (!slot) return handOver('slot-missing');
   if (slot.walStatus === 'lost' || slot.confirmedLsn === undefined) return handOver('slot-lost');
   if (slot.confirmedLsn > progress.durableLsn) return handOver('slot-recreated');
+  if (slot.retainedBytes > retentionLimitBytes) return handOver('wal-limit');
   return { kind: progress.handover === 'complete' ? 'stream' : 'resume-table' };
 }
 

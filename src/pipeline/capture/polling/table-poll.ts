@@ -14,6 +14,8 @@ export interface TablePollOptions {
 }
 
 const MAX_ROWS_CAUGHT_UP = 500;
+/** Dead rows under an old snapshot make a look slow: it rests as long as it took, so that settling has its turn. */
+const SLOW_LOOK_MS = 50;
 const MIN_IDLE_MS = 10;
 const MAX_IDLE_MS = 200;
 
@@ -51,7 +53,9 @@ export class TablePoll implements Source {
     let idleMs = MIN_IDLE_MS;
     while (!signal.aborted) {
       this.forgetRemoved();
+      const beganMs = performance.now();
       const seen = await reader.undelivered(this.taken.size + PAGE_ROWS);
+      const lookMs = performance.now() - beganMs;
       const fresh = seen.filter((seq) => !this.taken.has(seq)).slice(0, PAGE_ROWS);
       for await (const batch of reader.fetch(await reader.sizes(fresh), signal)) {
         await this.untilFlushed();
@@ -63,7 +67,8 @@ export class TablePoll implements Source {
       const more = fresh.length === PAGE_ROWS;
       this.backlogGone = !more && this.taken.size - this.written.length < MAX_ROWS_CAUGHT_UP;
       idleMs = fresh.length > 0 ? MIN_IDLE_MS : Math.min(idleMs * 2, MAX_IDLE_MS);
-      if (!more) await sleep(idleMs, undefined, { signal }).catch(() => undefined);
+      const restMs = Math.max(more ? 0 : idleMs, lookMs > SLOW_LOOK_MS ? lookMs : 0);
+      if (restMs > 0) await sleep(restMs, undefined, { signal }).catch(() => undefined);
     }
   }
 

@@ -1,12 +1,13 @@
 import type { Client } from 'pg';
 import type { Config } from '../../../config/config.ts';
 import { RelayError } from '../../../errors/errors.ts';
+import { readSlot } from './slot.ts';
 
 const LOOK_MS = 2_000;
 
 /**
- * Looks regularly how much of the log the slot keeps, and tells when it is more than WAL_RETENTION_LIMIT_BYTES. A look
- * that fails says nothing: whoever uses the connection meets the same error.
+ * Looks now and regularly how much of the log the slot keeps, and tells when it is more than WAL_RETENTION_LIMIT_BYTES.
+ * A look that fails says nothing: whoever uses the connection meets the same error. Ends with `clearInterval`.
  */
 export function watchRetention(
   client: Client,
@@ -15,14 +16,10 @@ export function watchRetention(
 ): NodeJS.Timeout {
   let looking = false;
   const look = async (): Promise<void> => {
-    const { rows } = await client.query<{ bytes: string | null }>(
-      `select pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) as bytes
-         from pg_replication_slots where slot_name = $1`,
-      [config.slotName],
-    );
-    const bytes = Number(rows[0]?.bytes ?? 0);
-    if (bytes <= config.walRetentionLimitBytes) return;
-    const message = `the replication slot keeps ${bytes} bytes of the log, WAL_RETENTION_LIMIT_BYTES is ${config.walRetentionLimitBytes}`;
+    const slot = await readSlot(client, config.slotName);
+    const { walRetentionLimitBytes: limit } = config;
+    if (!slot || slot.retainedBytes <= limit) return;
+    const message = `the replication slot keeps ${slot.retainedBytes} bytes of the log, WAL_RETENTION_LIMIT_BYTES is ${limit}`;
     onTooMuch(
       new RelayError('retry', 'wal-limit', message, {
         advice:
@@ -30,7 +27,7 @@ export function watchRetention(
       }),
     );
   };
-  const timer = setInterval(() => {
+  const step = (): void => {
     if (looking) return;
     looking = true;
     look()
@@ -38,6 +35,7 @@ export function watchRetention(
       .finally(() => {
         looking = false;
       });
-  }, LOOK_MS);
-  return timer;
+  };
+  step();
+  return setInterval(step, LOOK_MS);
 }

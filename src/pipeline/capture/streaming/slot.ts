@@ -1,11 +1,15 @@
 import { Client as PgClient, type Client, type ClientConfig, type QueryConfig } from 'pg';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { RelayError } from '../../../errors/errors.ts';
+import { classify } from '../../../errors/policy.ts';
 import { parseLsn } from '../../../postgres/lsn.ts';
 
 /** Answered from memory; later than this the server or the way to it is gone. */
 const IDENTIFY_TIMEOUT_MS = 30_000;
 
 const CLOSE_DEADLINE_MS = 1_000;
+const DROP_ATTEMPTS = 50;
+const DROP_RETRY_MS = 100;
 
 /** A replication slot as the server shows it. */
 export interface Slot {
@@ -16,6 +20,8 @@ export interface Slot {
   readonly confirmedLsn: bigint | undefined;
   /** `reserved`, `extended`, `unreserved`, `lost`; `lost`: its WAL is gone. */
   readonly walStatus: string | undefined;
+  /** Of the log, kept for it. */
+  readonly retainedBytes: number;
 }
 
 export interface SystemIdentity {
@@ -32,7 +38,8 @@ export interface CreatedSlot {
 
 export async function readSlot(client: Client, slotName: string): Promise<Slot | undefined> {
   const { rows } = await client.query<Record<string, string | null>>(
-    `select plugin, slot_type, database, active_pid, confirmed_flush_lsn, wal_status
+    `select plugin, slot_type, database, active_pid, confirmed_flush_lsn, wal_status,
+            pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) as retained
        from pg_replication_slots where slot_name = $1`,
     [slotName],
   );
@@ -45,6 +52,7 @@ export async function readSlot(client: Client, slotName: string): Promise<Slot |
     activePid: row['active_pid'] ? Number(row['active_pid']) : undefined,
     confirmedLsn: row['confirmed_flush_lsn'] ? parseLsn(row['confirmed_flush_lsn']) : undefined,
     walStatus: row['wal_status'] ?? undefined,
+    retainedBytes: Number(row['retained'] ?? 0),
   };
 }
 
@@ -60,12 +68,21 @@ export async function terminateHolder(client: Client, slotName: string): Promise
   );
 }
 
+/** Ends its reader, which takes the server a moment, and drops it. Also when somebody else drops it meanwhile. */
 export async function dropSlot(client: Client, slotName: string): Promise<void> {
-  await terminateHolder(client, slotName);
-  await client.query(
-    `select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1`,
-    [slotName],
-  );
+  for (let attempt = 1; ; attempt++) {
+    await terminateHolder(client, slotName);
+    try {
+      await client.query(
+        `select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1`,
+        [slotName],
+      );
+      return;
+    } catch (error) {
+      if (classify(error).code !== 'slot-active' || attempt === DROP_ATTEMPTS) throw error;
+      await sleep(DROP_RETRY_MS);
+    }
+  }
 }
 
 /** A connection for replication commands outside a stream. */
@@ -100,6 +117,8 @@ export class ReplicationSession {
     const abort = (): void => this.destroy();
     signal.addEventListener('abort', abort, { once: true });
     try {
+      // An abort that came before is not told again, and the command below can wait for hours.
+      signal.throwIfAborted();
       // The syntax that 14 to 18 understand.
       const { rows } = await this.client.query<{ consistent_point: string; snapshot_name: string }>(
         `CREATE_REPLICATION_SLOT "${slotName}" LOGICAL pgoutput EXPORT_SNAPSHOT`,

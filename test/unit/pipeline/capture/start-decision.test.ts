@@ -24,11 +24,13 @@ const slot: Slot = {
   activePid: undefined,
   confirmedLsn: 100n,
   walStatus: 'reserved',
+  retainedBytes: 1_000,
 };
 
 /** Every dimension with every value that matters; the first that fits decides. */
 const rows = {
   missing: undefined,
+  polled: { ...progress, handover: 'polling' as const },
   complete: progress,
   'in table': { ...progress, handover: 'table' as const },
   'other system': { ...progress, systemIdentifier: '7001' },
@@ -43,15 +45,18 @@ const slots = {
   equal: slot,
   behind: { ...slot, confirmedLsn: 60n, walStatus: 'extended' },
   unreserved: { ...slot, walStatus: 'unreserved', activePid: 4_711 },
+  'too large': { ...slot, retainedBytes: 1_001 },
 };
 
 function expected(row: keyof typeof rows, held: keyof typeof slots): string {
   if (row === 'missing') return 'first-start';
+  if (row === 'polled') return 'polled';
   if (row === 'other system') return 'other-system';
   if (row === 'older timeline' || row === 'newer timeline') return 'other-timeline';
   if (held === 'missing') return 'slot-missing';
   if (held === 'lost' || held === 'never ready') return 'slot-lost';
   if (held === 'beyond') return 'slot-recreated';
+  if (held === 'too large') return 'wal-limit';
   return row === 'in table' ? 'resume-table' : 'stream';
 }
 
@@ -59,7 +64,7 @@ describe('decideStart', () => {
   for (const row of Object.keys(rows) as (keyof typeof rows)[]) {
     for (const held of Object.keys(slots) as (keyof typeof slots)[]) {
       it(`P5 progress row ${row}, slot ${held}: ${expected(row, held)}`, () => {
-        const decision = decideStart(rows[row], slots[held], system);
+        const decision = decideStart(rows[row], slots[held], system, 1_000);
         assert.equal(decision.kind === 'hand-over' ? decision.reason : decision.kind, expected(row, held));
       });
     }

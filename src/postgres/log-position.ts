@@ -1,0 +1,17 @@
+import type { Client } from 'pg';
+import { parseLsn } from './lsn.ts';
+
+/** Empty on a standby. Eight hexadecimal digits. */
+export async function readTimeline(client: Client): Promise<string> {
+  const { rows } = await client.query<{ timeline: string }>(
+    `select case when pg_is_in_recovery() then ''
+            else substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) end as timeline`,
+  );
+  return rows[0]?.timeline ?? '';
+}
+
+/** Everything written before now lies below it. */
+export async function readEndOfLog(client: Client): Promise<bigint> {
+  const { rows } = await client.query<{ lsn: string }>('select pg_current_wal_insert_lsn()::text as lsn');
+  return parseLsn((rows[0] as { lsn: string }).lsn);
+}
