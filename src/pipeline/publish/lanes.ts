@@ -1,5 +1,5 @@
 import type { Message } from '../envelope/message.ts';
-import { MissingTargets, targetOf } from './missing-targets.ts';
+import { isMissing, MissingTargets, targetOf } from './missing-targets.ts';
 import type { Outcome, Publisher } from './publisher.ts';
 
 /** A message on its way through a lane. */
@@ -346,8 +346,4 @@ export class Lanes {
     for (const lane of this.all()) if (lane.missing) held += lane.queue.length;
     return held > this.policy.maxStuckEvents;
   }
-}
-
-function isMissing(outcome: Outcome | undefined): outcome is Extract<Outcome, { kind: 'rejected' }> {
-  return outcome?.kind === 'rejected' && outcome.missingDestination === true;
 }

@@ -1,4 +1,5 @@
 import type { Message } from '../envelope/message.ts';
+import type { Outcome } from './publisher.ts';
 
 /** Code of a refusal that concerns a route, not the whole destination. */
 const UNROUTABLE = 'unroutable';
@@ -42,4 +43,8 @@ export class MissingTargets {
 /** A missing route concerns one routing key: other messages of its exchange arrive and prove nothing for it. */
 export function targetOf(message: Message, code: string): string {
   return code === UNROUTABLE ? `${message.destination}\0${message.routingKey}` : message.destination;
+}
+
+export function isMissing(outcome: Outcome | undefined): outcome is Extract<Outcome, { kind: 'rejected' }> {
+  return outcome?.kind === 'rejected' && outcome.missingDestination === true;
 }
