@@ -10,6 +10,7 @@ export type FaultPoint =
   | 'during-poll'
   | 'after-handover-complete'
   | 'after-receive-before-publish'
+  | 'after-lease-check'
   | 'after-publish-before-outcome'
   | 'after-publish-before-settle'
   | 'after-settle-before-acknowledge'

@@ -28,6 +28,7 @@ const ROWS: Readonly<Record<FaultPoint, Row>> = {
   'during-table-pass': { reachedBy: 'pass', hit: 1 },
   'after-handover-complete': { reachedBy: 'start', hit: 1 },
   'after-receive-before-publish': { reachedBy: 'flow', hit: 20 },
+  'after-lease-check': { reachedBy: 'flow', hit: 35 },
   'after-publish-before-outcome': { reachedBy: 'flow', hit: 50 },
   'after-publish-before-settle': { reachedBy: 'flow', hit: 80 },
   'after-settle-before-acknowledge': { reachedBy: 'flow', hit: 110 },

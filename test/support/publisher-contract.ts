@@ -21,6 +21,7 @@ export function publisherContract(name: string, harness: ContractHarness): void 
   );
   define('P2 bytes, keys and headers arrive as given', exactBytes(harness));
   define('P3 the order of every key is kept, from many keys at once', orderPerKey(harness));
+  define('P8 nothing is written after the lease has ended', leaseEnded(harness));
   define('P7 what was published is let go', memoryStaysFlat(harness));
   test(
     `${name}: close is idempotent, and leaves no socket and no timer`,
@@ -75,6 +76,29 @@ const oneOutcomeEach =
     await untilFinal(driver, messages);
     assertAllDurable(driver, messages);
     await assertArrived(subject, driver, messages);
+  };
+
+/** With a network the destination is asked for first: what waits for that must not be written either. */
+const leaseEnded =
+  (harness: ContractHarness): Run =>
+  async (subject, driver) => {
+    const waiting = series(subject, 50, { keys: 50, prefix: 'waiting-' });
+    const late = series(subject, 50, { keys: 50, prefix: 'late-' });
+    driver.send(waiting);
+    driver.leads = false;
+    driver.send(late);
+    await until(() => driver.unknowns.length >= 100, { what: 'them refused' });
+    const codes = driver.unknowns.map((outcome) => outcome.kind === 'unknown' && outcome.code);
+    assert.deepEqual([...new Set(codes)], ['lease-ended']);
+    const written = [...driver.final.keys()].map(({ id }) => id);
+    if (harness.hasNetwork === true) assert.deepEqual(written, []);
+    assert.deepEqual((await subject.received()).map(({ id }) => id).toSorted(), written.toSorted());
+    assert.ok(late.every((message) => !driver.final.has(message)));
+    driver.leads = true;
+    const all = [...waiting, ...late];
+    await untilFinal(driver, all);
+    assertAllDurable(driver, all);
+    assert.equal((await subject.received()).length, all.length, 'none arrived twice');
   };
 
 const ODD_BODIES: readonly Buffer[] = [

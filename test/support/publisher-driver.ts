@@ -50,6 +50,8 @@ export class Driver {
   readonly connections: boolean[] = [];
   readonly fatal: Error[] = [];
   rooms = 0;
+  /** What the publisher is told when it asks whether it may write. */
+  leads = true;
   private readonly lanes = new Map<string, LaneQueue>();
   private timer: NodeJS.Timeout | undefined;
   private stopped = false;
@@ -63,6 +65,7 @@ export class Driver {
       },
       onFatal: (error) => this.fatal.push(error),
       onConnection: (connected) => this.connections.push(connected),
+      mayStart: () => this.leads,
     });
   }
 

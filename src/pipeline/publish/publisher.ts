@@ -1,3 +1,4 @@
+import { faultPoint } from '../../lifecycle/fault-point.ts';
 import type { Message } from '../envelope/message.ts';
 
 /**
@@ -23,6 +24,13 @@ export type Outcome =
   | { readonly kind: 'unknown'; readonly code: string; readonly reason: string };
 
 export const DURABLE: Outcome = Object.freeze({ kind: 'durable' });
+
+/** What `mayStart` refused: nothing of it was written. */
+export const LEASE_ENDED: Outcome = Object.freeze({
+  kind: 'unknown',
+  code: 'lease-ended',
+  reason: 'The lease ended before the message was sent.',
+});
 
 /** Called exactly once for every message handed to `publish`, in any order, also after a failure. */
 export type OnOutcome = (message: Message, outcome: Outcome) => void;
@@ -74,4 +82,16 @@ export interface PublisherEvents {
   readonly onConnection: (connected: boolean, reason: string) => void;
   /** Something that the operator should know and nothing waits for; for the log. Said once. */
   readonly onNotice?: (message: string) => void;
+  /**
+   * Asked right before messages are written, also those that have waited inside the publisher. False: this process leads
+   * no longer; nothing is written, and the outcome is `LEASE_ENDED`. Absent: always true.
+   */
+  readonly mayStart?: () => boolean;
+}
+
+/** The last moment before messages are written: may they be? */
+export function mayWrite(events: Pick<PublisherEvents, 'mayStart'>): boolean {
+  if (events.mayStart?.() === false) return false;
+  faultPoint('after-lease-check');
+  return true;
 }

@@ -1,6 +1,7 @@
 import type { KafkaConfig } from '../../../config/config.ts';
 import { RelayError } from '../../../errors/errors.ts';
 import type { Message } from '../../envelope/message.ts';
+import { mayWrite } from '../publisher.ts';
 import type { OnOutcome, Outcome, Publisher, PublisherEvents } from '../publisher.ts';
 import { Cluster } from './cluster.ts';
 import { Dialer } from './dialer.ts';
@@ -170,6 +171,7 @@ class KafkaPublisher implements Publisher {
     if (sender === undefined) {
       sender = new Sender(this.config, {
         link: () => this.cluster.linkTo(nodeId),
+        mayWrite: () => mayWrite(this.events),
         settle: (group, outcome, errorCode) => this.settleAnswered(group, outcome, errorCode),
         onBusy: (busy) => this.gate.busy(nodeId, busy),
       });

@@ -1,5 +1,5 @@
 import type { KafkaConfig } from '../../../config/config.ts';
-import type { Outcome } from '../publisher.ts';
+import { LEASE_ENDED, type Outcome } from '../publisher.ts';
 import type { Group } from './grouping.ts';
 import type { ProduceAnswer } from './kafkajs.ts';
 import { PRODUCE_VERSION } from './kafkajs.ts';
@@ -16,6 +16,8 @@ export type ProduceLink = Pick<
 export interface SenderEvents {
   /** The link to this broker, or undefined while there is none. */
   readonly link: () => ProduceLink | undefined;
+  /** Asked right before a request is written. */
+  readonly mayWrite: () => boolean;
   /** Called exactly once a group that was added. `errorCode`: of the broker's answer, if there was one. */
   readonly settle: (group: Group, outcome: Outcome, errorCode?: number) => void;
   /** A request has gone out (`true`) or come to its end (`false`). */
@@ -140,6 +142,10 @@ export class Sender {
       const deadlineMs = this.config.requestTimeoutMs + ANSWER_MARGIN_MS;
       if (link.needsAuthentication) await link.authenticate(deadlineMs);
       if (flight.over) return;
+      if (!this.events.mayWrite()) {
+        this.land(flight, () => [LEASE_ENDED]);
+        return;
+      }
       const answer = await link.produce(frame, correlationId, deadlineMs);
       if (flight.over) return;
       this.rest(answer);

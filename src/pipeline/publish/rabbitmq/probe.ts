@@ -1,6 +1,6 @@
 import type { ConfirmChannel } from 'amqplib';
 import type { Message } from '../../envelope/message.ts';
-import type { Outcome } from '../publisher.ts';
+import { LEASE_ENDED, type Outcome } from '../publisher.ts';
 import { ConfirmWindow } from './confirm-window.ts';
 import type { Entry } from './confirm-window.ts';
 import { blameOf, culpritOutcome, lostOutcome } from './errors.ts';
@@ -10,6 +10,7 @@ export interface ProbeOptions {
   readonly open: () => Promise<ConfirmChannel>;
   /** Monotonic clock, milliseconds. */
   readonly now: () => number;
+  readonly mayWrite: () => boolean;
   readonly settle: (entry: Entry, outcome: Outcome) => void;
   /** The broker closed the channel because of this message. */
   readonly onBlame: (blame: Blame, message: Message) => void;
@@ -59,7 +60,7 @@ export class Probe {
     }
     // The connection may have ended while the channel was opened.
     if (this.current !== entry) return;
-    const refusal = this.window.send(entry);
+    const refusal = this.options.mayWrite() ? this.window.send(entry) : LEASE_ENDED;
     if (refusal === undefined) return;
     // Not from inside `push`.
     queueMicrotask(() => {

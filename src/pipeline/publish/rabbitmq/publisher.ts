@@ -2,6 +2,7 @@ import type { RabbitmqConfig } from '../../../config/config.ts';
 import { RelayError } from '../../../errors/errors.ts';
 import { Backoff } from '../../../lifecycle/backoff.ts';
 import type { Message } from '../../envelope/message.ts';
+import { mayWrite } from '../publisher.ts';
 import type { OnOutcome, Outcome, Publisher, PublisherEvents } from '../publisher.ts';
 import type { Entry } from './confirm-window.ts';
 import { openConnection } from './connection.ts';
@@ -124,6 +125,7 @@ class RabbitmqPublisher implements Publisher {
       connection,
       suspects: this.suspects,
       now: () => performance.now(),
+      mayWrite: () => mayWrite(this.events),
       settle: (entry: Entry, outcome: Outcome) => this.settle(entry, outcome),
       onReady: () => this.announceRoom(),
       onLost: (reason: string) => this.lost(reason),

@@ -1,6 +1,6 @@
 import type { RabbitmqConfig } from '../../../config/config.ts';
 import type { RelayError } from '../../../errors/errors.ts';
-import type { Outcome } from '../publisher.ts';
+import { LEASE_ENDED, type Outcome } from '../publisher.ts';
 import { ConfirmWindow } from './confirm-window.ts';
 import type { Entry } from './confirm-window.ts';
 import { openConfirms } from './connection.ts';
@@ -22,6 +22,8 @@ export interface SessionOptions {
   readonly suspects: Suspects;
   /** Monotonic clock, milliseconds. */
   readonly now: () => number;
+  /** Asked right before a message is written. */
+  readonly mayWrite: () => boolean;
   /** Called once for every entry, never from inside `send`. */
   readonly settle: (entry: Entry, outcome: Outcome) => void;
   /** `ready` may have become true. */
@@ -66,6 +68,7 @@ export class Session {
     this.probe = new Probe({
       open: () => openConfirms(connection.model, 1),
       now,
+      mayWrite: options.mayWrite,
       settle: (entry, outcome) => {
         suspects.settled(entry.message, outcome);
         settle(entry, outcome);
@@ -125,7 +128,7 @@ export class Session {
       return undefined;
     }
     if (this.main === undefined) return lostOutcome(this.lastError);
-    return this.main.send(entry);
+    return this.options.mayWrite() ? this.main.send(entry) : LEASE_ENDED;
   }
 
   private release(entries: readonly Entry[]): void {

@@ -3,7 +3,7 @@ import type { Writable } from 'node:stream';
 import { RelayError } from '../../../errors/errors.ts';
 import { viewOf } from '../../capture/byte-range.ts';
 import type { Message } from '../../envelope/message.ts';
-import { DURABLE } from '../publisher.ts';
+import { DURABLE, LEASE_ENDED, mayWrite } from '../publisher.ts';
 import type { OnOutcome, Outcome, Publisher, PublisherEvents } from '../publisher.ts';
 
 /** Lines that may wait for the reader at a time. */
@@ -85,6 +85,10 @@ class StdoutPublisher implements Publisher {
     this.batches.add(batch);
     this.outstanding += messages.length;
     const { lines, refused } = format(messages);
+    if (!mayWrite(this.events)) {
+      process.nextTick(() => this.settle(batch, () => LEASE_ENDED));
+      return;
+    }
     // One write a batch: its callback, never called from inside `write`, answers for all of its lines.
     const accepted =
       this.connected && this.stream.writable

@@ -39,16 +39,18 @@ interface Stage {
   readonly sender: Sender;
   readonly outcomes: string[];
   link: StubLink;
+  leads: boolean;
 }
 
 function stageWith(changes: Partial<KafkaConfig>): Stage {
   const outcomes: string[] = [];
   const sender = new Sender(kafkaConfig([], changes), {
     link: () => stage.link,
+    mayWrite: () => stage.leads,
     settle: (_group, { kind }) => outcomes.push(kind),
     onBusy: () => undefined,
   });
-  const stage: Stage = { sender, outcomes, link: new StubLink() };
+  const stage: Stage = { sender, outcomes, link: new StubLink(), leads: true };
   return stage;
 }
 
@@ -101,4 +103,18 @@ test('P3 a request given up during a new login is not sent, and leaves the buffe
   await new Promise(setImmediate);
   assert.equal(before.frames.length, 0);
   assert.ok(stage.link.frames[0]?.includes('second'));
+});
+
+test('P8 a lease that ends during a new login: nothing is sent, nor what waited behind it', async () => {
+  const stage = stageWith({});
+  stage.link.needsAuthentication = true;
+  for (const id of ['first', 'second']) stage.sender.add(group(id));
+  stage.sender.pump();
+  await until(() => stage.link.authentications === 1, { what: 'the login' });
+  stage.leads = false;
+  stage.link.login.resolve();
+  await until(() => stage.outcomes.length === 2, { what: 'both outcomes' });
+  assert.deepEqual(stage.outcomes, ['unknown', 'unknown']);
+  assert.equal(stage.link.frames.length, 0);
+  assert.ok(!stage.sender.busy);
 });
