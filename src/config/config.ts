@@ -11,10 +11,16 @@ export interface Config {
   readonly broker: BrokerConfig;
   readonly route: RouteConfig;
   readonly cleanup: 'delete' | 'mark' | 'none';
+  /** Marked rows are deleted so long after their delivery; undefined: never. */
+  readonly markRetentionMs: number | undefined;
+  /** Delivered partitions are dropped so long after the end of their range; undefined: never. */
+  readonly partitionRetentionMs: number | undefined;
   readonly maxAttempts: number;
   readonly maxInFlightBytes: number;
   readonly maxInFlightEvents: number;
   readonly walRetentionLimitBytes: number;
+  /** The slot follows the standbys: PostgreSQL 17 and later. */
+  readonly slotFailover: boolean;
   readonly maxEventBytes: number;
   readonly topicGraceMs: number;
   readonly http: { readonly host: string; readonly port: number };

@@ -46,6 +46,20 @@ function range(min: number, max: number): string {
   return min > 0 ? ` of at least ${min}` : '';
 }
 
+const SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 86_400 };
+
+/** A long time, `90s`, `15m`, `12h` or `7d`, in milliseconds. */
+export function duration(minMs: number): Format<number> {
+  return (raw) => {
+    const match = /^(\d{1,9}) ?([smhd])$/u.exec(String(raw).trim());
+    const value = Number(match?.[1] ?? Number.NaN) * (SECONDS[match?.[2] ?? ''] ?? Number.NaN) * 1000;
+    if (value >= minMs) return value;
+    throw new Error(
+      `expected a time of at least ${minMs / 1000}s with its unit, such as 90s, 15m, 12h or 7d`,
+    );
+  };
+}
+
 export function boolean(raw: unknown): boolean {
   const word = String(raw).trim().toLowerCase();
   if (word === 'true' || word === '1') return true;

@@ -49,10 +49,13 @@ export function loadChecked(
     source: settings.values.SOURCE,
     broker: brokerConfig(settings, warn),
     route: { topic: settings.values.ROUTE_TOPIC, key: settings.values.ROUTE_KEY },
+    markRetentionMs: settings.values.MARK_RETENTION,
+    partitionRetentionMs: settings.values.PARTITION_RETENTION,
     maxAttempts: settings.values.MAX_ATTEMPTS,
     maxInFlightBytes: settings.values.MAX_IN_FLIGHT_BYTES,
     maxInFlightEvents: settings.values.MAX_IN_FLIGHT_EVENTS,
     walRetentionLimitBytes: settings.values.WAL_RETENTION_LIMIT_BYTES,
+    slotFailover: settings.values.SLOT_FAILOVER,
     maxEventBytes: settings.values.MAX_EVENT_BYTES,
     topicGraceMs: settings.values.TOPIC_GRACE_MS,
     http: { host: settings.values.HTTP_HOST, port: settings.values.HTTP_PORT },
@@ -61,6 +64,7 @@ export function loadChecked(
   checkLimits(settings);
   checkTopic(settings);
   checkSource(settings);
+  checkRetention(settings);
   throwProblems(settings);
   return { config, settings };
 }
@@ -148,6 +152,14 @@ function checkSource(settings: Settings): void {
   const message =
     'none leaves delivered rows as they are, and SOURCE=polling could not tell them from others; expected delete or mark';
   settings.problems.push({ variable: 'CLEANUP', message });
+}
+
+/** Only marked rows say when they were delivered. */
+function checkRetention(settings: Settings): void {
+  const { MARK_RETENTION: retention, CLEANUP: cleanup } = settings.values;
+  if (retention === undefined || cleanup === 'mark') return;
+  const message = `only with CLEANUP=mark, got CLEANUP=${cleanup}`;
+  settings.problems.push({ variable: 'MARK_RETENTION', message });
 }
 
 function throwProblems(settings: Settings): void {

@@ -13,6 +13,8 @@ const PREFIXES = [
   'SLOT_',
   'PUBLICATION_',
   'MAX_',
+  'MARK_',
+  'PARTITION_',
   'TOPIC_',
   'SHUTDOWN_',
 ];

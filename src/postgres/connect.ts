@@ -85,13 +85,19 @@ export async function attemptEach<T>(
  */
 export async function connect(
   connection: DatabaseConnection,
-  options: { readonly applicationName: string; readonly signal: AbortSignal; readonly replication?: false },
+  options: {
+    readonly applicationName: string;
+    readonly signal: AbortSignal;
+    readonly replication?: false;
+    /** Session settings over the usual ones. */
+    readonly settings?: Readonly<Record<string, string>>;
+  },
 ): Promise<Client> {
   return await attemptEach(connection, async (tls) => {
     options.signal.throwIfAborted();
     const socket = new Socket();
     const client = new Client({
-      ...clientConfig(connection, tls, CONTROL_SETTINGS),
+      ...clientConfig(connection, tls, { ...CONTROL_SETTINGS, ...options.settings }),
       application_name: options.applicationName,
       query_timeout: QUERY_TIMEOUT_MS,
       stream: () => socket,

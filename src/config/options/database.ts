@@ -111,6 +111,12 @@ export const DATABASE_OPTIONS = {
     default: 'outbox_relay',
     format: format.slotName,
   },
+  SLOT_FAILOVER: {
+    group: 'source',
+    doc: 'The slot waits for the standbys in synchronized_standby_slots, so that nothing is streamed that a failover takes back (PostgreSQL 17 and later).',
+    default: 'false',
+    format: format.boolean,
+  },
   PUBLICATION_NAME: {
     group: 'source',
     doc: "Publication of the outbox table's inserts, created by migrate.",
@@ -122,6 +128,18 @@ export const DATABASE_OPTIONS = {
     doc: 'What happens to a delivered row: delete, mark (sets the delivered_at column) or none (partitions are dropped instead).',
     default: 'delete',
     format: format.oneOf(['delete', 'mark', 'none']),
+  },
+  MARK_RETENTION: {
+    group: 'source',
+    doc: 'With CLEANUP=mark: rows that were delivered longer ago than this are deleted, such as 12h or 7d; without it they are kept for ever.',
+    default: null,
+    format: format.duration(1_000),
+  },
+  PARTITION_RETENTION: {
+    group: 'source',
+    doc: 'Partitions whose range ended longer ago than this, and in which everything is delivered or parked, are dropped, such as 12h or 7d; without it none is. Longer than any transaction that writes events.',
+    default: null,
+    format: format.duration(1_000),
   },
 } as const satisfies Record<string, Option>;
 

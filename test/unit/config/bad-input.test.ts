@@ -102,6 +102,15 @@ const TABLE_OF_BAD_INPUT: readonly (readonly [Record<string, string>, ...string[
   ],
   [{ PUBLICATION_NAME: 'a b' }, `PUBLICATION_NAME: ${IDENTIFIER}, got "a b"`],
   [{ CLEANUP: 'truncate' }, 'CLEANUP: expected delete, mark or none, got "truncate"'],
+  [{ MARK_RETENTION: '7d' }, 'MARK_RETENTION: only with CLEANUP=mark, got CLEANUP=delete'],
+  [
+    { CLEANUP: 'mark', MARK_RETENTION: '604800' },
+    'MARK_RETENTION: expected a time of at least 1s with its unit, such as 90s, 15m, 12h or 7d, got "604800"',
+  ],
+  [
+    { PARTITION_RETENTION: '0s' },
+    'PARTITION_RETENTION: expected a time of at least 1s with its unit, such as 90s, 15m, 12h or 7d, got "0s"',
+  ],
   [{ BROKER: '' }, 'BROKER: required: kafka, rabbitmq or stdout'],
   [{ BROKER: 'nats' }, 'BROKER: expected kafka, rabbitmq or stdout, got "nats"'],
   [{ BROKER: 'kafka' }, 'KAFKA_BROKERS: required with BROKER=kafka: host:port, comma-separated'],

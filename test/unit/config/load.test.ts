@@ -111,6 +111,7 @@ describe('layers', () => {
       maxInFlightBytes: 64 * 1024 ** 2,
       maxInFlightEvents: 10_000,
       walRetentionLimitBytes: 4 * 1024 ** 3,
+      slotFailover: false,
       maxEventBytes: 16 * 1024 ** 2,
       topicGraceMs: 60_000,
       http: { host: '0.0.0.0', port: 9464 },
