@@ -9,6 +9,7 @@ import type { Logger } from './observe/log.ts';
 import { createMetrics } from './observe/metrics.ts';
 import { Monitor } from './observe/monitor.ts';
 import { Observer } from './observe/observer.ts';
+import { StreamFailures } from './pipeline/capture/unreadable.ts';
 import { createRouter } from './pipeline/envelope/router.ts';
 import { createPublisher } from './pipeline/publish/create-publisher.ts';
 import type { Publisher, PublisherEvents } from './pipeline/publish/publisher.ts';
@@ -50,6 +51,7 @@ export class Relay {
   private readonly backoff = new Backoff({ firstMs: 100, maxMs: 10_000 });
   private stage: Stage | undefined;
   private carried: CarriedProgress | undefined;
+  private readonly failures = new StreamFailures();
   private publisher: Publisher | undefined;
   private publisherError: Error | undefined;
   private endSession: () => void = () => undefined;
@@ -111,6 +113,7 @@ export class Relay {
       observer: this.observer,
       stop: sessionStop,
       carried: this.carried,
+      failures: this.failures,
       onStage: (stage) => this.onStage(stage),
       onConnected: () => {
         this.ready = true;

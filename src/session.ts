@@ -9,6 +9,7 @@ import { giveUpUnreadableSlot, handOver, type MadeSlot } from './pipeline/captur
 import { checkTable, type Preflight } from './pipeline/capture/preflight.ts';
 import { TablePass } from './pipeline/capture/polling/table-pass.ts';
 import { terminateHolder } from './pipeline/capture/streaming/slot.ts';
+import type { StreamFailures } from './pipeline/capture/unreadable.ts';
 import type { Publisher } from './pipeline/publish/publisher.ts';
 import type { Address } from './pipeline/envelope/router.ts';
 import { ProgressStore, type Phase, type Progress } from './pipeline/settle/progress.ts';
@@ -30,6 +31,7 @@ export interface SessionOptions {
   readonly stop: AbortSignal;
   /** From a session of this process that ended by an error. */
   readonly carried: CarriedProgress | undefined;
+  readonly failures: StreamFailures;
   /** The stage that runs now, for metrics and for waking it when the broker has room. */
   readonly onStage: (stage: Stage | undefined) => void;
   /** The database let us in and is as it should be: from here on an error is an outage, not a wrong setting. */
@@ -174,7 +176,8 @@ export class Session {
     await this.keeper
       .guarded(client, () => this.stage, this.deliverStream(client, progress, start.checked))
       .catch(async (error: unknown) => {
-        throw await giveUpUnreadableSlot(client, config.slotName, error);
+        const neverPasses = this.options.failures.neverPasses(error, this.carried?.position);
+        throw await giveUpUnreadableSlot(client, config.slotName, { error, neverPasses });
       });
   }
 

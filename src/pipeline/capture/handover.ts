@@ -100,18 +100,21 @@ export async function handOver(
 }
 
 /**
- * Before version 18 PostgreSQL refuses to decode what was written while the publication did not exist, also after it
- * was made again: such a slot can never be read on. The table has every event, so the slot is dropped and handed over
- * anew. Returns the error to end the session with: this one, unless it was that.
+ * A slot that can never be read on is dropped and handed over anew: the table has every event. Before version 18
+ * PostgreSQL refuses to decode what was written while the publication did not exist, also after it was made again; and
+ * no version can send a row of more than 1 GiB (`neverPasses`). Returns the error to end the session with.
  */
 export async function giveUpUnreadableSlot(
   client: Client,
   slotName: string,
-  error: unknown,
+  { error, neverPasses }: { readonly error: unknown; readonly neverPasses: boolean },
 ): Promise<unknown> {
-  if (classify(error).code !== 'publication-missing') return error;
+  if (!neverPasses && classify(error).code !== 'publication-missing') return error;
   await dropSlot(client, slotName);
-  return new RelayError('retry', 'slot-unreadable', 'the slot begins where the publication did not exist', {
+  const message = neverPasses
+    ? 'the server can not send what comes next in the slot'
+    : 'the slot begins where the publication did not exist';
+  return new RelayError('retry', 'slot-unreadable', message, {
     advice: 'The relay makes a new slot by itself and delivers from the table meanwhile.',
     cause: error,
   });
