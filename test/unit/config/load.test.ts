@@ -107,6 +107,8 @@ describe('layers', () => {
       broker: { kind: 'stdout' },
       route: { topic: 'outbox.event.${aggregatetype}', key: '${aggregateid}' },
       cleanup: 'delete',
+      markRetentionMs: undefined,
+      partitionRetentionMs: undefined,
       maxAttempts: 5,
       maxInFlightBytes: 64 * 1024 ** 2,
       maxInFlightEvents: 10_000,
