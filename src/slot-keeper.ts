@@ -7,13 +7,17 @@ import type { Observer } from './observe/observer.ts';
 import { findStart, makeSlot, type MadeSlot } from './pipeline/capture/handover.ts';
 import { checkStreaming, checkTable, type Preflight } from './pipeline/capture/preflight.ts';
 import type { StartDecision } from './pipeline/capture/start-decision.ts';
-import { dropSlot, readSlot } from './pipeline/capture/streaming/slot.ts';
-import { ReplicationStream } from './pipeline/capture/streaming/stream.ts';
+import { findAbandonedSlots } from './pipeline/capture/streaming/abandoned-slots.ts';
+import { explainInvalidation } from './pipeline/capture/streaming/invalidation.ts';
 import { watchRetention } from './pipeline/capture/streaming/retention.ts';
+import { dropSlot, isOurs, readSlot, type Slot } from './pipeline/capture/streaming/slot.ts';
+import { ReplicationStream } from './pipeline/capture/streaming/stream.ts';
 import type { Progress, ProgressStore } from './pipeline/settle/progress.ts';
 import { attemptEach, clientConfig, connect, disconnect } from './postgres/connect.ts';
 import type { OutboxTable } from './postgres/outbox-table.ts';
 import type { Stage } from './stage.ts';
+
+const FIRST_FAILOVER_VERSION = 170_000;
 
 /** Where to begin to stream. */
 export interface StreamingStart {
@@ -51,6 +55,8 @@ export class SlotKeeper {
     const found = await this.withReplication((replication) =>
       findStart({ config, client, replication, store, database, retentionLimitBytes }),
     );
+    if (found.slot) this.tellInvalidation(found.slot);
+    await this.tellAbandoned(client);
     return { ...found, checked };
   }
 
@@ -71,12 +77,38 @@ export class SlotKeeper {
     });
   }
 
+  private tellInvalidation(slot: Slot): void {
+    const { config, observer } = this.options;
+    const invalidation = explainInvalidation(slot);
+    const { reason = 'valid', message = 'the replication slot is valid', advice } = invalidation ?? {};
+    observer.changes.report('slot', reason, {
+      level: invalidation ? 'warn' : 'debug',
+      message,
+      fields: { slot: config.slotName, reason, advice },
+    });
+  }
+
+  /** Offered, not done: somebody may only have stopped the relay of that slot for a while. */
+  private async tellAbandoned(client: Client): Promise<void> {
+    const { config, observer } = this.options;
+    const abandoned = await findAbandonedSlots(client, config);
+    observer.changes.report('abandoned-slots', abandoned.map(({ slot }) => slot).join() || 'none', {
+      level: abandoned.length > 0 ? 'warn' : 'debug',
+      message: 'slots that a relay of this outbox made under another SLOT_NAME, and that nobody reads',
+      fields: {
+        slots: abandoned,
+        advice: 'Each keeps the log for ever: run its statement, unless its relay is to be started again.',
+      },
+    });
+  }
+
   /** Checks all that streaming needs and makes the slot, on connections of its own: the session's goes on settling. */
   async makeSlot(signal: AbortSignal): Promise<MadeSlot> {
     const { config } = this.options;
     const giveUp = new AbortController();
+    const over = new AbortController();
     const clients: Client[] = [];
-    let watch: NodeJS.Timeout | undefined;
+    let watching: Promise<void> | undefined;
     const open = async (ending?: AbortSignal): Promise<Client> => {
       const client = await connect(config.database.connection(), {
         applicationName: 'outbox-relay',
@@ -88,24 +120,44 @@ export class SlotKeeper {
     let begun: Client | undefined;
     try {
       // Not ended by the signal: it also drops what was half made.
-      const [watcher, importer] = [await open(), await open(signal)];
-      await this.findStart(watcher, await checkTable(watcher, config));
-      await dropSlot(watcher, config.slotName);
-      // Also one that is only being made keeps the log.
-      if (this.mayPoll) watch = watchRetention(watcher, config, (error) => giveUp.abort(error));
+      const [dropper, importer] = [await open(), await open(signal)];
+      await this.findStart(dropper, await checkTable(dropper, config));
+      await dropSlot(dropper, config.slotName);
+      const failover = config.slotFailover && (await this.canFailOver(dropper));
       const stopping = AbortSignal.any([signal, giveUp.signal]);
       stopping.throwIfAborted();
-      begun = watcher;
+      begun = dropper;
+      // Also one that is only being made keeps the log.
+      if (this.mayPoll) {
+        const onTooMuch = async (error: RelayError, watcher: Client): Promise<void> => {
+          giveUp.abort(error);
+          await dropSlot(watcher, config.slotName);
+        };
+        watching = watchRetention({ config, onTooMuch, signal: over.signal });
+      }
       return await this.withReplication((replication) =>
-        makeSlot({ slotName: config.slotName, client: importer, replication, signal: stopping }),
+        makeSlot({ slotName: config.slotName, failover, client: importer, replication, signal: stopping }),
       );
     } catch (error) {
       if (begun) await this.dropUnused(begun);
       throw giveUp.signal.aborted ? giveUp.signal.reason : error;
     } finally {
-      clearInterval(watch);
+      over.abort();
+      await watching;
       await Promise.all(clients.map(async (client) => await disconnect(client)));
     }
+  }
+
+  private async canFailOver(client: Client): Promise<boolean> {
+    const { rows } = await client.query<{ version: string }>(
+      `select current_setting('server_version_num') as version`,
+    );
+    const can = Number(rows[0]?.version) >= FIRST_FAILOVER_VERSION;
+    this.options.observer.changes.report('failover-slot', String(can), {
+      level: can ? 'debug' : 'warn',
+      message: can ? 'the slot follows the standbys' : 'SLOT_FAILOVER has no effect before PostgreSQL 17',
+    });
+    return can;
   }
 
   /** One that nobody will read. What can't be dropped now is dropped when the next one is made. */
@@ -116,9 +168,9 @@ export class SlotKeeper {
   /** Nobody reads it while the table is polled, and it would keep the log for ever. */
   async leaveSlot(client: Client): Promise<void> {
     const { config, observer } = this.options;
+    if (config.source === 'polling') await this.tellAbandoned(client);
     const slot = await readSlot(client, config.slotName);
-    // One in another database is somebody else's.
-    if (slot?.plugin !== 'pgoutput' || slot.database !== client.database) return;
+    if (!slot || !isOurs(slot, client.database)) return;
     await dropSlot(client, config.slotName).catch((error: unknown) => {
       observer.changes.report('slot', 'slot-left', {
         level: 'warn',
@@ -129,18 +181,19 @@ export class SlotKeeper {
     });
   }
 
-  /** Gives the slot up when it keeps too much of the log: the table has every event. */
+  /**
+   * Gives the slot up when it keeps too much of the log: the table has every event. It is dropped at once, beside the
+   * stage that ends: that waits for the broker's answers, which may be a minute away, while the log grows.
+   */
   async guarded(client: Client, stage: () => Stage | undefined, delivering: Promise<void>): Promise<void> {
-    const { config, observer } = this.options;
-    let tooMuch: RelayError | undefined;
-    const watch = watchRetention(client, config, (error) => {
-      observer.changes.report('retention', error.code, {
-        level: 'warn',
-        message: error.message,
-        fields: { advice: error.advice },
-      });
-      if (!this.mayPoll) return;
-      tooMuch = error;
+    const over = new AbortController();
+    let tooMuch = false;
+    this.options.observer.changes.report('retention', 'within', {
+      level: 'debug',
+      message: 'the slot is guarded',
+    });
+    const watching = this.guard(over.signal, (error) => {
+      tooMuch = true;
       stage()?.fail(error);
     });
     try {
@@ -149,8 +202,32 @@ export class SlotKeeper {
       if (tooMuch) await this.dropUnused(client);
       throw error;
     } finally {
-      clearInterval(watch);
+      over.abort();
+      await watching;
     }
+  }
+
+  /**
+   * The same while no session runs, because the relay waits for a person: nobody reads the slot, and it keeps more and
+   * more of the log. Until the signal aborts, on a connection of its own; never rejects. For the leader alone.
+   */
+  async guardWhileHalted(signal: AbortSignal): Promise<void> {
+    await this.guard(signal, () => undefined);
+  }
+
+  private async guard(signal: AbortSignal, onTooMuch: (error: RelayError) => void): Promise<void> {
+    const { config, observer } = this.options;
+    await watchRetention({
+      config,
+      signal,
+      onTooMuch: async (error, watcher) => {
+        const { code, message, advice } = error;
+        observer.changes.report('retention', code, { level: 'warn', message, fields: { advice } });
+        if (!this.mayPoll) return;
+        onTooMuch(error);
+        await dropSlot(watcher, config.slotName);
+      },
+    });
   }
 
   async openStream(startLsn: bigint, checked: Preflight): Promise<ReplicationStream> {

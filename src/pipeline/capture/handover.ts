@@ -8,7 +8,15 @@ import { readableSnapshot } from '../../postgres/snapshot.ts';
 import { BEFORE_ALL } from './polling/table-reader.ts';
 import type { Run } from '../settle/settled-runs.ts';
 import { decideStart, type StartDecision } from './start-decision.ts';
-import { assertOurs, dropSlot, readSlot, ReplicationSession, type SystemIdentity } from './streaming/slot.ts';
+import {
+  assertOurs,
+  dropSlot,
+  readSlot,
+  ReplicationSession,
+  terminateHolder,
+  type Slot,
+  type SystemIdentity,
+} from './streaming/slot.ts';
 
 /** A slot, and what was committed before it began. */
 export interface MadeSlot {
@@ -20,6 +28,7 @@ export interface MadeSlot {
 
 interface Found {
   readonly progress: Progress | undefined;
+  readonly slot: Slot | undefined;
   readonly decision: StartDecision;
 }
 
@@ -40,7 +49,12 @@ export async function findStart(options: {
     const progress = await store.read(client);
     const slot = await readSlot(client, config.slotName);
     if (slot) assertOurs(slot, config.slotName, database);
-    return { progress, decision: decideStart(progress, slot, system, retentionLimitBytes) };
+    const decision = decideStart(progress, slot, system, retentionLimitBytes);
+    if (decision.kind !== 'hand-over' && config.slotFailover && slot?.failover === false) {
+      await terminateHolder(client, config.slotName);
+      await session.makeFailover(config.slotName);
+    }
+    return { progress, slot, decision };
   } finally {
     await session.close();
   }
@@ -53,15 +67,16 @@ export async function findStart(options: {
  */
 export async function makeSlot(options: {
   readonly slotName: string;
+  readonly failover: boolean;
   readonly client: Client;
   readonly replication: ClientConfig;
   readonly signal: AbortSignal;
 }): Promise<MadeSlot> {
-  const { slotName, client, replication, signal } = options;
+  const { slotName, failover, client, replication, signal } = options;
   const session = await ReplicationSession.open(replication);
   try {
     const system = await session.identifySystem();
-    const { createdLsn, snapshotName } = await session.createSlot(slotName, signal);
+    const { createdLsn, snapshotName } = await session.createSlot(slotName, failover, signal);
     faultPoint('after-slot-create');
     const snapshot = await importSnapshot(client, snapshotName);
     faultPoint('after-snapshot-import');

@@ -14,6 +14,7 @@ export type HandoverReason =
   | 'polled'
   | 'slot-missing'
   | 'slot-lost'
+  | 'slot-idle-timeout'
   | 'slot-recreated'
   | 'wal-limit'
   | 'other-system'
@@ -35,6 +36,7 @@ export function decideStart(
   if (progress.systemIdentifier !== system.systemIdentifier) return handOver('other-system');
   if (progress.timeline !== system.timeline) return handOver('other-timeline');
   if (!slot) return handOver('slot-missing');
+  if (slot.invalidationReason === 'idle_timeout') return handOver('slot-idle-timeout');
   if (slot.walStatus === 'lost' || slot.confirmedLsn === undefined) return handOver('slot-lost');
   if (slot.confirmedLsn > progress.durableLsn) return handOver('slot-recreated');
   if (slot.retainedBytes > retentionLimitBytes) return handOver('wal-limit');

@@ -1,41 +1,68 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import type { Config } from '../../../config/config.ts';
 import { RelayError } from '../../../errors/errors.ts';
-import { readSlot } from './slot.ts';
+import { connect, disconnect } from '../../../postgres/connect.ts';
+import { isOurs, readSlot } from './slot.ts';
 
-const LOOK_MS = 2_000;
+const MAX_LOOK_MS = 2_000;
+const MIN_LOOK_MS = 100;
+/** More than a server writes. What comes between the limit and the drop must stay below a segment of 16 MiB. */
+const FASTEST_BYTES_PER_MS = 100_000;
+const CONNECT_AGAIN_MS = 1_000;
+
+export interface RetentionWatch {
+  readonly config: Config;
+  /** Called at every look that finds too much, with the connection of the watch. */
+  readonly onTooMuch: (error: RelayError, client: Client) => Promise<void>;
+  readonly signal: AbortSignal;
+}
 
 /**
- * Looks now and regularly how much of the log the slot keeps, and tells when it is more than WAL_RETENTION_LIMIT_BYTES.
- * A look that fails says nothing: whoever uses the connection meets the same error. Ends with `clearInterval`.
+ * Looks how much of the log the slot keeps, until the signal aborts, and tells when it is more than
+ * WAL_RETENTION_LIMIT_BYTES. On a connection of its own: the session's may be waiting for a lock on the outbox, or for a
+ * large write, while the log grows. Never rejects: while the database does not answer, nothing can be done about it.
  */
-export function watchRetention(
-  client: Client,
-  config: Config,
-  onTooMuch: (error: RelayError) => void,
-): NodeJS.Timeout {
-  let looking = false;
-  const look = async (): Promise<void> => {
-    const slot = await readSlot(client, config.slotName);
-    const { walRetentionLimitBytes: limit } = config;
-    if (!slot || slot.retainedBytes <= limit) return;
-    const message = `the replication slot keeps ${slot.retainedBytes} bytes of the log, WAL_RETENTION_LIMIT_BYTES is ${limit}`;
-    onTooMuch(
-      new RelayError('retry', 'wal-limit', message, {
-        advice:
-          'With SOURCE=auto the slot is given up and the table is polled; look why the broker is behind.',
-      }),
-    );
-  };
-  const step = (): void => {
-    if (looking) return;
-    looking = true;
-    look()
-      .catch(() => undefined)
-      .finally(() => {
-        looking = false;
-      });
-  };
-  step();
-  return setInterval(step, LOOK_MS);
+export async function watchRetention(watch: RetentionWatch): Promise<void> {
+  const { signal } = watch;
+  while (!signal.aborted) {
+    await lookUntilBroken(watch).catch(() => undefined);
+    await rest(CONNECT_AGAIN_MS, signal);
+  }
+}
+
+async function lookUntilBroken({ config, onTooMuch, signal }: RetentionWatch): Promise<void> {
+  // The signal cuts it: whoever ends the watch does not wait for an answer.
+  const client = await connect(config.database.connection(), {
+    applicationName: 'outbox-relay guard',
+    signal,
+  });
+  try {
+    while (!signal.aborted) {
+      const slot = await readSlot(client, config.slotName);
+      const retainedBytes = slot && isOurs(slot, client.database) ? slot.retainedBytes : 0;
+      const { walRetentionLimitBytes: limitBytes } = config;
+      if (retainedBytes > limitBytes) await onTooMuch(tooMuch(retainedBytes, limitBytes), client);
+      await rest(nextLookMs(retainedBytes, limitBytes), signal);
+    }
+  } finally {
+    await disconnect(client);
+  }
+}
+
+/** The nearer to the limit, the sooner. Pure. */
+export function nextLookMs(retainedBytes: number, limitBytes: number): number {
+  const earliestMs = (limitBytes - retainedBytes) / FASTEST_BYTES_PER_MS;
+  return Math.min(MAX_LOOK_MS, Math.max(MIN_LOOK_MS, earliestMs));
+}
+
+async function rest(ms: number, signal: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, { signal }).catch(() => undefined);
+}
+
+function tooMuch(retainedBytes: number, limitBytes: number): RelayError {
+  const message = `the replication slot keeps ${retainedBytes} bytes of the log, WAL_RETENTION_LIMIT_BYTES is ${limitBytes}`;
+  return new RelayError('retry', 'wal-limit', message, {
+    advice: 'With SOURCE=auto the slot is given up and the table is polled; look why the broker is behind.',
+  });
 }

@@ -20,6 +20,10 @@ export interface Slot {
   readonly confirmedLsn: bigint | undefined;
   /** `reserved`, `extended`, `unreserved`, `lost`; `lost`: its WAL is gone. */
   readonly walStatus: string | undefined;
+  /** PostgreSQL 17 and later: why it can't be used any more, e.g. `wal_removed` or `idle_timeout`. */
+  readonly invalidationReason: string | undefined;
+  /** Whether it follows the standbys; undefined before PostgreSQL 17, which has no such slots. */
+  readonly failover: boolean | undefined;
   /** Of the log, kept for it. */
   readonly retainedBytes: number;
 }
@@ -39,8 +43,10 @@ export interface CreatedSlot {
 export async function readSlot(client: Client, slotName: string): Promise<Slot | undefined> {
   const { rows } = await client.query<Record<string, string | null>>(
     `select plugin, slot_type, database, active_pid, confirmed_flush_lsn, wal_status,
-            pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) as retained
-       from pg_replication_slots where slot_name = $1`,
+            pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) as retained,
+            -- By way of JSON: earlier versions lack the columns.
+            to_jsonb(s) ->> 'invalidation_reason' as invalidation_reason, to_jsonb(s) ->> 'failover' as failover
+       from pg_replication_slots s where slot_name = $1`,
     [slotName],
   );
   const row = rows[0];
@@ -52,6 +58,8 @@ export async function readSlot(client: Client, slotName: string): Promise<Slot |
     activePid: row['active_pid'] ? Number(row['active_pid']) : undefined,
     confirmedLsn: row['confirmed_flush_lsn'] ? parseLsn(row['confirmed_flush_lsn']) : undefined,
     walStatus: row['wal_status'] ?? undefined,
+    invalidationReason: row['invalidation_reason'] ?? undefined,
+    failover: row['failover'] ? row['failover'] === 'true' : undefined,
     retainedBytes: Number(row['retained'] ?? 0),
   };
 }
@@ -112,16 +120,17 @@ export class ReplicationSession {
     return { systemIdentifier: row.systemid, timeline: Number(row.timeline) };
   }
 
-  /** Waits for the transactions that run now; `signal` gives up and leaves no slot behind. */
-  async createSlot(slotName: string, signal: AbortSignal): Promise<CreatedSlot> {
+  /** Waits for the transactions that run now; `signal` gives up and leaves no slot behind. `failover`: 17 and later. */
+  async createSlot(slotName: string, failover: boolean, signal: AbortSignal): Promise<CreatedSlot> {
     const abort = (): void => this.destroy();
     signal.addEventListener('abort', abort, { once: true });
     try {
       // An abort that came before is not told again, and the command below can wait for hours.
       signal.throwIfAborted();
-      // The syntax that 14 to 18 understand.
+      // Without FAILOVER the syntax that 14 to 18 understand.
+      const options = failover ? `(SNAPSHOT 'export', FAILOVER true)` : 'EXPORT_SNAPSHOT';
       const { rows } = await this.client.query<{ consistent_point: string; snapshot_name: string }>(
-        `CREATE_REPLICATION_SLOT "${slotName}" LOGICAL pgoutput EXPORT_SNAPSHOT`,
+        `CREATE_REPLICATION_SLOT "${slotName}" LOGICAL pgoutput ${options}`,
       );
       const row = rows[0];
       if (!row) throw new TypeError('CREATE_REPLICATION_SLOT returned nothing');
@@ -129,6 +138,11 @@ export class ReplicationSession {
     } finally {
       signal.removeEventListener('abort', abort);
     }
+  }
+
+  /** Nobody may be reading it. */
+  async makeFailover(slotName: string): Promise<void> {
+    await this.client.query(`ALTER_REPLICATION_SLOT "${slotName}" (FAILOVER true)`);
   }
 
   async close(): Promise<void> {
@@ -145,9 +159,14 @@ export class ReplicationSession {
   }
 }
 
+/** A slot of that name that is physical, of another plugin or in another database is somebody else's. */
+export function isOurs(slot: Slot, database: string | undefined): boolean {
+  return slot.slotType === 'logical' && slot.plugin === 'pgoutput' && slot.database === database;
+}
+
 /** Throws when a slot of this name belongs to somebody else: it must not be dropped, and can't be used. */
 export function assertOurs(slot: Slot, slotName: string, database: string): void {
-  if (slot.slotType === 'logical' && slot.plugin === 'pgoutput' && slot.database === database) return;
+  if (isOurs(slot, database)) return;
   throw new RelayError(
     'stop',
     'slot-foreign',

@@ -24,6 +24,8 @@ const slot: Slot = {
   activePid: undefined,
   confirmedLsn: 100n,
   walStatus: 'reserved',
+  invalidationReason: undefined,
+  failover: undefined,
   retainedBytes: 1_000,
 };
 
@@ -40,6 +42,7 @@ const rows = {
 const slots = {
   missing: undefined,
   lost: { ...slot, walStatus: 'lost' },
+  'idle for too long': { ...slot, walStatus: 'lost', invalidationReason: 'idle_timeout' },
   'never ready': { ...slot, confirmedLsn: undefined },
   beyond: { ...slot, confirmedLsn: 101n },
   equal: slot,
@@ -54,6 +57,7 @@ function expected(row: keyof typeof rows, held: keyof typeof slots): string {
   if (row === 'other system') return 'other-system';
   if (row === 'older timeline' || row === 'newer timeline') return 'other-timeline';
   if (held === 'missing') return 'slot-missing';
+  if (held === 'idle for too long') return 'slot-idle-timeout';
   if (held === 'lost' || held === 'never ready') return 'slot-lost';
   if (held === 'beyond') return 'slot-recreated';
   if (held === 'too large') return 'wal-limit';
