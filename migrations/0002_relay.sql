@@ -20,6 +20,8 @@ create table if not exists :"schema".outbox_relay_progress (
   durable_lsn pg_lsn,
   -- Runs of events settled beyond durable_lsn, four numbers a run: seq from, seq to, xid from, xid to.
   beyond bigint[],
+  -- The partition that is being dropped: oid, name, bound. From before it is detached until it is gone.
+  dropping jsonb,
   lease_token bigint not null default 0,
   updated_at timestamptz not null default clock_timestamp()
 ) with (
@@ -35,8 +37,7 @@ create table if not exists :"schema".outbox_relay_lease (
   holder text,
   token bigint not null default 0,
   acquired_at timestamptz,
-  renewed_at timestamptz,
-  ttl_ms bigint
+  renewed_at timestamptz
 ) with (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 create table if not exists :"schema".outbox_relay_dead_letters (

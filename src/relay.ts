@@ -3,6 +3,8 @@ import type { Config } from './config/config.ts';
 import { RelayError } from './errors/errors.ts';
 import { classify } from './errors/policy.ts';
 import { Backoff } from './lifecycle/backoff.ts';
+import { Leadership } from './lifecycle/leadership.ts';
+import { readClocks, type Lease } from './lifecycle/lease.ts';
 import { startHttp, type Exhibits, type HttpServer } from './observe/http.ts';
 import { DatabaseClock } from './observe/lag.ts';
 import type { Logger } from './observe/log.ts';
@@ -49,6 +51,8 @@ export class Relay {
   private readonly options: RelayOptions;
   private readonly monitor: Monitor;
   private readonly backoff = new Backoff({ firstMs: 100, maxMs: 10_000 });
+  private readonly leadership: Leadership;
+  private lease: Lease | undefined;
   private stage: Stage | undefined;
   private carried: CarriedProgress | undefined;
   private readonly failures = new StreamFailures();
@@ -71,6 +75,18 @@ export class Relay {
       inFlightBytes: this.stage?.pipeline.window.bytes ?? 0,
       leading: this.stage !== undefined,
     }));
+    this.leadership = new Leadership({
+      config,
+      onStandby: () => {
+        this.ready = true;
+        this.observer.setMode('standby', 'another-leader');
+      },
+      onRenewed: () => this.stage?.pipeline.wake(),
+      onLost: () => {
+        this.observer.setMode('standby', 'lease-lost');
+        this.endSession();
+      },
+    });
   }
 
   get lagSeconds(): number {
@@ -89,6 +105,7 @@ export class Relay {
       while (!stop.aborted) await this.lead();
     } finally {
       await this.publisher?.close(0);
+      await this.leadership.release();
       background.abort();
       await monitoring;
       await http?.close();
@@ -97,12 +114,53 @@ export class Relay {
   }
 
   private async lead(): Promise<void> {
-    const { config, stop, log } = this.options;
+    const { stop, log } = this.options;
+    const lease = await this.becomeLeader();
+    if (!lease) return;
     const startedMs = performance.now();
+    const end = await this.runSession(lease);
+    this.carried = end.carried;
+    this.note(end);
+    const { publisherError } = this;
+    const error = publisherError ?? end.error;
+    if (lease.ended) {
+      await this.dropPublisher();
+      if (!stop.aborted) log.warn('another relay leads now; this one stands by', { error });
+      return;
+    }
+    if (error === undefined) return;
+    if (stop.aborted) {
+      if (end.led) log.warn('the drain did not come to its end', { error });
+      return;
+    }
+    if (publisherError) await this.dropPublisher();
+    // Not when a stage begins: what fails right after it would be tried again ten times a second.
+    if (performance.now() - startedMs > STABLE_SESSION_MS) this.backoff.reset();
+    await this.afterError(error, publisherError ? this.brokerWorked : this.ready);
+  }
+
+  /** Stands by until the lease is ours. Undefined when stopped, or after an error that was dealt with. */
+  private async becomeLeader(): Promise<Lease | undefined> {
+    if (this.lease?.ended === false) return this.lease;
+    const before = this.lease;
+    try {
+      this.lease = await this.leadership.acquire(this.options.stop);
+    } catch (error) {
+      await this.afterError(error, this.ready);
+      return undefined;
+    }
+    // Somebody led in between: what this process settled before is written, or was delivered again.
+    if (before && this.lease && this.lease.token !== before.token + 1n) this.carried = undefined;
+    this.lease ??= before;
+    return this.lease?.ended === false ? this.lease : undefined;
+  }
+
+  private async runSession(lease: Lease): Promise<SessionEnd> {
+    const { config, stop } = this.options;
     const ending = new AbortController();
     this.endSession = () => ending.abort();
-    // It may have failed while no session ran.
-    if (this.publisherError) ending.abort();
+    // Either may have happened while no session ran.
+    if (this.publisherError || lease.ended) ending.abort();
     const sessionStop = AbortSignal.any([stop, ending.signal]);
     const publisher = (this.publisher ??= await this.createPublisher());
     const connecting = this.connectPublisher(publisher, sessionStop);
@@ -111,6 +169,8 @@ export class Relay {
       publisher,
       address: createRouter(config),
       observer: this.observer,
+      leaseToken: lease.token,
+      mayStart: this.mayStart,
       stop: sessionStop,
       carried: this.carried,
       failures: this.failures,
@@ -122,20 +182,10 @@ export class Relay {
     const end = await session.run();
     ending.abort();
     await connecting;
-    this.carried = end.carried;
-    this.note(end);
-    const { publisherError } = this;
-    const error = publisherError ?? end.error;
-    if (error === undefined) return;
-    if (stop.aborted) {
-      if (end.led) log.warn('the drain did not come to its end', { error });
-      return;
-    }
-    if (publisherError) await this.dropPublisher();
-    // Not when a stage begins: what fails right after it would be tried again ten times a second.
-    if (performance.now() - startedMs > STABLE_SESSION_MS) this.backoff.reset();
-    await this.afterError(error, publisherError ? this.brokerWorked : this.ready);
+    return end;
   }
+
+  private readonly mayStart = (): boolean => this.lease?.holds(readClocks()) ?? false;
 
   private onStage(stage: Stage | undefined): void {
     this.stage = stage;
@@ -161,6 +211,9 @@ export class Relay {
     if (consequence === 'stop') {
       if (!worked) throw asRelayError(failure);
       this.observer.setMode('halted', code);
+      // Another one may have what is missing here.
+      await this.dropPublisher();
+      await this.leadership.release();
       log.error('halted: this needs a person', { error: failure, code, advice, nextTryInMs: HALT_MS });
       await sleep(HALT_MS, undefined, { signal: stop }).catch(() => undefined);
       return;
@@ -176,6 +229,7 @@ export class Relay {
 
   private createPublisher(): Promise<Publisher> {
     const events: PublisherEvents = {
+      mayStart: this.mayStart,
       onRoom: () => this.stage?.pipeline.wake(),
       onFatal: (error) => this.failPublisher(error),
       onNotice: (message) => this.observer.log.warn(message),

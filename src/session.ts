@@ -2,7 +2,6 @@ import type { Client } from 'pg';
 import type { Config } from './config/config.ts';
 import { classify } from './errors/policy.ts';
 import { drainBudget } from './lifecycle/drain-budget.ts';
-import { becomeLeader } from './lifecycle/leadership.ts';
 import { faultPoint } from './lifecycle/fault-point.ts';
 import type { Observer } from './observe/observer.ts';
 import { giveUpUnreadableSlot, handOver, type MadeSlot } from './pipeline/capture/handover.ts';
@@ -27,6 +26,10 @@ export interface SessionOptions {
   readonly publisher: Publisher;
   readonly address: Address;
   readonly observer: Observer;
+  /** Of the lease under which this process leads. */
+  readonly leaseToken: bigint;
+  /** Whether the lease holds at this moment. */
+  readonly mayStart: () => boolean;
   /** SIGTERM: stop reading, wait for what is with the broker, write, acknowledge, leave. */
   readonly stop: AbortSignal;
   /** From a session of this process that ended by an error. */
@@ -70,7 +73,7 @@ export class Session {
 
   constructor(options: SessionOptions) {
     this.options = options;
-    this.store = new ProgressStore(options.config);
+    this.store = new ProgressStore(options.config, options.leaseToken);
     this.keeper = new SlotKeeper({ ...options, store: this.store });
     this.carried = options.carried;
     this.drainBudgetMs = drainBudget(options.stop, options.config.shutdownTimeoutMs);
@@ -101,7 +104,6 @@ export class Session {
   }
 
   private async lead(connections: AbortSignal): Promise<void> {
-    const { config, stop, observer } = this.options;
     const client = await this.connect(connections);
     if (!client) return;
     try {
@@ -110,15 +112,7 @@ export class Session {
       await client.query('set enable_seqscan = off; set enable_bitmapscan = off');
       // As durable as the local disk: waiting for standbys would only delay the acknowledgement.
       await client.query('set synchronous_commit = local');
-      const leading = await becomeLeader(client, {
-        slotName: config.slotName,
-        signal: stop,
-        onStandby: () => {
-          this.options.onConnected();
-          observer.setMode('standby', 'another-leader');
-        },
-      });
-      if (leading) await this.deliver(client);
+      await this.deliver(client);
     } finally {
       await disconnect(client);
     }
@@ -147,6 +141,7 @@ export class Session {
   private async deliver(client: Client): Promise<void> {
     const { config, stop } = this.options;
     const table = await checkTable(client, config);
+    await this.store.claim(client);
     this.timeline = await readTimeline(client);
     if (config.source === 'polling') {
       await this.poll(client, { reason: 'configured', makeSlot: undefined, failedBefore: false });

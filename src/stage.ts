@@ -24,6 +24,7 @@ export interface StageOptions {
   readonly publisher: Publisher;
   readonly address: Address;
   readonly observer: Observer;
+  readonly mayStart: () => boolean;
   readonly stop: AbortSignal;
   /** Ends the stage although its source could go on: as at a stop, but the process lives on. */
   readonly finish?: AbortSignal;

@@ -1,26 +1,208 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
+import type { Config } from '../config/config.ts';
+import { connect, disconnect } from '../postgres/connect.ts';
+import { qualified } from '../postgres/identifier.ts';
+import { isProvenDead, nameOfThisProcess } from './holder.ts';
+import { Lease, LeaseWatch, readClocks, type LeaseRow } from './lease.ts';
 
-const RETRY_MS = 1_000;
+/** How often who waits looks at the lease, and who holds it renews it. */
+const LOOK_MS = 250;
+const RENEW_MS = 750;
+/** An answer that comes later is of no use: the connection is opened anew. */
+const ANSWER_DEADLINE_MS = 1_500;
+const RECONNECT_MS = 250;
+
+export interface LeadershipOptions {
+  readonly config: Config;
+  /** Another process publishes. */
+  readonly onStandby: () => void;
+  /** The lease holds again after it had ended unnoticed by others: what waits may be sent. */
+  readonly onRenewed: () => void;
+  /** Another process took it. */
+  readonly onLost: () => void;
+}
 
 /**
- * Waits until this process is the one that publishes for the slot: a session lock of PostgreSQL, held as long as the
- * connection lives. Whoever else waits stands by. Resolves false when the signal aborts first.
+ * Holds the lease that lets one process publish for a slot: a row, so that it works through a pooler, on a connection
+ * of its own, so that no slow statement delays a renewal.
  */
-export async function becomeLeader(
-  client: Client,
-  options: { slotName: string; signal: AbortSignal; onStandby: () => void },
-): Promise<boolean> {
-  let told = false;
-  while (!options.signal.aborted) {
-    const { rows } = await client.query<{ locked: string }>(
-      `select pg_try_advisory_lock(hashtextextended('outbox-relay leader ' || $1, 0))::text as locked`,
-      [options.slotName],
-    );
-    if (rows[0]?.locked === 'true') return true;
-    if (!told) options.onStandby();
-    told = true;
-    await sleep(RETRY_MS, undefined, { signal: options.signal }).catch(() => undefined);
+export class Leadership {
+  private readonly options: LeadershipOptions;
+  private readonly table: string;
+  private readonly name = nameOfThisProcess();
+  private client: Client | undefined;
+  private lease: Lease | undefined;
+  private renewing: Promise<void> | undefined;
+  private over = new AbortController();
+
+  constructor(options: LeadershipOptions) {
+    this.options = options;
+    this.table = qualified(options.config.outbox.schema, 'outbox_relay_lease');
   }
-  return false;
+
+  /**
+   * Resolves with the lease once it is ours, with undefined when the signal aborts first. Rejects with the error of the
+   * database; to be called again then.
+   */
+  async acquire(signal: AbortSignal): Promise<Lease | undefined> {
+    const watch = new LeaseWatch();
+    let told = false;
+    while (!signal.aborted) {
+      const row = await this.ask(signal, (client) => this.read(client));
+      const waitMs = this.isFree(row) ? 0 : watch.waitMs(row, performance.now());
+      const lease = waitMs === 0 ? await this.take(signal, row) : undefined;
+      if (lease) return this.hold(lease);
+      if (!told && waitMs > 0) this.options.onStandby();
+      told ||= waitMs > 0;
+      await sleep(Math.min(LOOK_MS, Math.max(1, waitMs)), undefined, { signal }).catch(() => undefined);
+    }
+    return undefined;
+  }
+
+  /** Gives it back, so that the next one need not wait, and closes the connection. Never rejects. Idempotent. */
+  async release(): Promise<void> {
+    const { lease, client } = this;
+    this.over.abort();
+    await this.renewing;
+    this.lease = undefined;
+    if (lease && client && !lease.ended) {
+      lease.end();
+      await within(
+        client.query(`update ${this.table} set holder = null where slot_name = $1 and token = $2`, [
+          this.options.config.slotName,
+          lease.token.toString(),
+        ]),
+      ).catch(() => undefined);
+    }
+    await this.drop();
+  }
+
+  /** Its own name: the answer to an earlier take was lost. */
+  private isFree(row: LeaseRow | undefined): boolean {
+    return row?.holder === this.name || (typeof row?.holder === 'string' && isProvenDead(row.holder));
+  }
+
+  private hold(lease: Lease): Lease {
+    this.lease = lease;
+    this.over = new AbortController();
+    this.renewing = this.renew(lease, this.over.signal);
+    return lease;
+  }
+
+  /** Also through an outage of the database, however long: nobody else can take the lease meanwhile either. */
+  private async renew(lease: Lease, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await sleep(RENEW_MS, undefined, { signal }).catch(() => undefined);
+      if (signal.aborted) return;
+      const sent = readClocks();
+      const renewed = await this.ask(signal, (client) => this.prolong(client, lease)).catch(() => undefined);
+      if (renewed === undefined) continue;
+      if (!renewed) {
+        lease.end();
+        this.options.onLost();
+        return;
+      }
+      const lapsed = !lease.holds(readClocks());
+      lease.renewed(sent);
+      if (lapsed) this.options.onRenewed();
+    }
+  }
+
+  private async read(client: Client): Promise<LeaseRow | undefined> {
+    const { rows } = await client.query<Record<string, string | null>>(
+      `select holder, token, renewed_at from ${this.table} where slot_name = $1`,
+      [this.options.config.slotName],
+    );
+    const [row] = rows;
+    if (!row) return undefined;
+    return {
+      holder: row['holder'] ?? null,
+      token: BigInt(row['token'] ?? 0),
+      renewedAt: row['renewed_at'] ?? null,
+    };
+  }
+
+  /** Only if nothing happened to the row since it was read. */
+  private async take(signal: AbortSignal, seen: LeaseRow | undefined): Promise<Lease | undefined> {
+    const sent = readClocks();
+    const { rows } = await this.ask(signal, (client) =>
+      client.query<{ token: string }>(
+        `insert into ${this.table} as l (slot_name, holder, token, acquired_at, renewed_at)
+         values ($1, $2, 1, clock_timestamp(), clock_timestamp())
+         on conflict (slot_name) do update set holder = excluded.holder, token = l.token + 1,
+                acquired_at = excluded.acquired_at, renewed_at = excluded.renewed_at
+          where l.token = $3 and l.holder is not distinct from $4 and l.renewed_at is not distinct from $5::timestamptz
+         returning token`,
+        [
+          this.options.config.slotName,
+          this.name,
+          (seen?.token ?? 0n).toString(),
+          seen?.holder ?? null,
+          seen?.renewedAt ?? null,
+        ],
+      ),
+    );
+    return rows[0] ? new Lease(BigInt(rows[0].token), sent) : undefined;
+  }
+
+  private async prolong(client: Client, lease: Lease): Promise<boolean> {
+    const { rowCount } = await client.query(
+      `update ${this.table} set renewed_at = clock_timestamp() where slot_name = $1 and token = $2 and holder = $3`,
+      [this.options.config.slotName, lease.token.toString(), this.name],
+    );
+    return rowCount === 1;
+  }
+
+  /** On the open connection, or on a new one; one that failed or does not answer in time is not used again. */
+  private async ask<T>(signal: AbortSignal, question: (client: Client) => Promise<T>): Promise<T> {
+    try {
+      this.client ??= await this.open(signal);
+      return await within(question(this.client));
+    } catch (error) {
+      await this.drop();
+      // A server that refuses at once would be asked without a pause.
+      await sleep(RECONNECT_MS, undefined, { signal }).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** The signal ends the attempt; the connection outlives it, to renew while drained and to give back. */
+  private async open(signal: AbortSignal): Promise<Client> {
+    const connection = this.options.config.database.connection();
+    const connectTimeoutMs = Math.min(connection.connectTimeoutMs, 2 * ANSWER_DEADLINE_MS);
+    const connecting = new AbortController();
+    const abort = (): void => connecting.abort();
+    signal.throwIfAborted();
+    signal.addEventListener('abort', abort, { once: true });
+    try {
+      return await connect(
+        { ...connection, connectTimeoutMs },
+        { applicationName: 'outbox-relay lease', signal: connecting.signal },
+      );
+    } finally {
+      signal.removeEventListener('abort', abort);
+    }
+  }
+
+  private async drop(): Promise<void> {
+    const { client } = this;
+    this.client = undefined;
+    if (client) await disconnect(client, 0);
+  }
+}
+
+async function within<T>(answer: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(
+      () => reject(Object.assign(new Error('the lease was not answered in time'), { code: 'ETIMEDOUT' })),
+      ANSWER_DEADLINE_MS,
+    );
+  });
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }

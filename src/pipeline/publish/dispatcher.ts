@@ -6,6 +6,8 @@ import type { Outcome, Publisher } from './publisher.ts';
 export interface DispatcherOptions {
   readonly publisher: Publisher;
   readonly policy: Omit<LanePolicy, 'laneLimit'>;
+  /** False while this process may not publish: everything waits until the next `schedule`. */
+  readonly mayStart: () => boolean;
   readonly onVerdicts: (verdicts: readonly Verdict[]) => void;
   /** Every answer that was not durable, for metrics and the log. */
   readonly onFailure: (outcome: Exclude<Outcome, { kind: 'durable' }>, message: Message) => void;
@@ -84,8 +86,8 @@ export class Dispatcher {
   };
 
   private pump(): void {
-    const { publisher } = this.options;
-    for (let room = publisher.room(); room > 0 && !this.stopped; room = publisher.room()) {
+    const { publisher, mayStart } = this.options;
+    for (let room = publisher.room(); room > 0 && !this.stopped && mayStart(); room = publisher.room()) {
       const deliveries = this.lanes.take(room, publisher.maxPublishBytes, performance.now());
       if (deliveries.length === 0) break;
       for (const delivery of deliveries) delivery.message.delivery = delivery;

@@ -38,11 +38,27 @@ const POSITIONS: Readonly<Record<Phase, string>> = {
 /** Reads and writes the progress row, in one transaction with the clean-up. */
 export class ProgressStore {
   private readonly config: Config;
+  /** Of the lease: a write of an earlier leader, however late, changes nothing. */
+  private readonly token: string;
   private readonly progress: string;
 
-  constructor(config: Config) {
+  constructor(config: Config, token: bigint) {
     this.config = config;
+    this.token = token.toString();
     this.progress = qualified(config.outbox.schema, 'outbox_relay_progress');
+  }
+
+  /** The leader of this token has begun: from here on nothing that an earlier one writes counts. */
+  async claim(client: Client): Promise<void> {
+    const { outbox, slotName } = this.config;
+    const { rowCount } = await client.query(
+      `insert into ${this.progress} as p (slot_name, outbox_table, lease_token) values ($1, $2, $3)
+       on conflict (slot_name) do update set lease_token = excluded.lease_token,
+              outbox_table = excluded.outbox_table
+        where p.lease_token <= excluded.lease_token`,
+      [slotName, `${outbox.schema}.${outbox.table}`, this.token],
+    );
+    if (rowCount !== 1) throw progressLost();
   }
 
   async read(client: Client): Promise<Progress | undefined> {
@@ -69,24 +85,17 @@ export class ProgressStore {
 
   /** The table alone is the truth from here on: whatever slot exists is not trusted any more. */
   async beginPolling(client: Client): Promise<Progress> {
-    const { outbox, slotName } = this.config;
-    await client.query(
-      `insert into ${this.progress} as p (slot_name, outbox_table, slot_created_lsn, handover, table_seq, durable_lsn, beyond)
-       values ($1, $2, '0/0', 'polling', -1, '0/0', '{}')
-       on conflict (slot_name) do update set
-              outbox_table = excluded.outbox_table, system_identifier = null, timeline = null, slot_created_lsn = '0/0',
-              handover = 'polling', snapshot = null, table_seq = -1, durable_lsn = '0/0', beyond = '{}',
-              updated_at = clock_timestamp()`,
-      [slotName, `${outbox.schema}.${outbox.table}`],
+    await this.mustUpdate(
+      client,
+      `system_identifier = null, timeline = null, slot_created_lsn = '0/0', handover = 'polling', snapshot = null,
+       table_seq = -1, durable_lsn = '0/0', beyond = '{}'`,
     );
     return (await this.read(client)) as Progress;
   }
 
   /** Changes nothing. A commit that waits for the disk flushes everything in the log before it. */
   async touch(client: Client): Promise<void> {
-    await client.query(`update ${this.progress} set updated_at = clock_timestamp() where slot_name = $1`, [
-      this.config.slotName,
-    ]);
+    await this.mustUpdate(client, 'lease_token = lease_token');
   }
 
   /**
@@ -94,19 +103,11 @@ export class ProgressStore {
    * already, and not visible to the snapshot, so that the stream will bring it again.
    */
   async beginHandover(client: Client, progress: Progress): Promise<void> {
-    const { outbox, slotName } = this.config;
-    await client.query(
-      `insert into ${this.progress} as p (slot_name, outbox_table, system_identifier, timeline, slot_created_lsn,
-              handover, snapshot, horizon, table_seq, durable_lsn, beyond, updated_at)
-       values ($1, $2, $3, $4, $5, 'table', $6, $7, -1, $5, $8::bigint[], clock_timestamp())
-       on conflict (slot_name) do update set
-              outbox_table = excluded.outbox_table, system_identifier = excluded.system_identifier,
-              timeline = excluded.timeline, slot_created_lsn = excluded.slot_created_lsn, handover = 'table',
-              snapshot = excluded.snapshot, horizon = excluded.horizon, table_seq = -1,
-              durable_lsn = excluded.durable_lsn, beyond = excluded.beyond, updated_at = clock_timestamp()`,
+    await this.mustUpdate(
+      client,
+      `system_identifier = $2, timeline = $3, slot_created_lsn = $4, handover = 'table', snapshot = $5, horizon = $6,
+       table_seq = -1, durable_lsn = $4, beyond = $7::bigint[]`,
       [
-        slotName,
-        `${outbox.schema}.${outbox.table}`,
         progress.systemIdentifier,
         progress.timeline,
         formatLsn(progress.slotCreatedLsn),
@@ -119,7 +120,7 @@ export class ProgressStore {
 
   /** The table pass is over: from here the stream alone brings events. */
   async completeHandover(client: Client, slotCreatedLsn: bigint): Promise<void> {
-    await this.mustUpdate(
+    await this.mustUpdateSlot(
       client,
       `handover = 'complete', horizon = coalesce(snapshot, horizon), snapshot = null`,
       slotCreatedLsn,
@@ -128,7 +129,7 @@ export class ProgressStore {
 
   /** Everything that this snapshot sees is delivered. */
   async moveHorizon(client: Client, slotCreatedLsn: bigint, horizon: string): Promise<void> {
-    await this.mustUpdate(client, 'horizon = $3', slotCreatedLsn, [horizon]);
+    await this.mustUpdateSlot(client, 'horizon = $3', slotCreatedLsn, [horizon]);
   }
 
   /**
@@ -178,7 +179,8 @@ export class ProgressStore {
       on conflict do nothing),`;
     return `with noted as (
       update ${this.progress} set ${position}, updated_at = clock_timestamp()
-       where slot_name = $1 and slot_created_lsn = $2::pg_lsn and handover = '${phase}' returning 1),
+       where slot_name = $1 and slot_created_lsn = $2::pg_lsn and handover = '${phase}' and lease_token = ${this.token}
+      returning 1),
       runs as (select * from unnest($5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
                  as r(seq_from, seq_to, xid_from, xid_to)),
       ${parking ? parked : ''}
@@ -218,16 +220,26 @@ export class ProgressStore {
     };
   }
 
-  private async mustUpdate(
+  private async mustUpdateSlot(
     client: Client,
     set: string,
     slotCreatedLsn: bigint,
     values: unknown[] = [],
   ): Promise<void> {
+    const where = 'slot_created_lsn = $2::pg_lsn';
+    await this.mustUpdate(client, set, [formatLsn(slotCreatedLsn), ...values], where);
+  }
+
+  private async mustUpdate(
+    client: Client,
+    set: string,
+    values: unknown[] = [],
+    where = 'true',
+  ): Promise<void> {
     const { rowCount } = await client.query(
       `update ${this.progress} set ${set}, updated_at = clock_timestamp()
-        where slot_name = $1 and slot_created_lsn = $2::pg_lsn`,
-      [this.config.slotName, formatLsn(slotCreatedLsn), ...values],
+        where slot_name = $1 and lease_token = ${this.token} and ${where}`,
+      [this.config.slotName, ...values],
     );
     if (rowCount !== 1) throw progressLost();
   }

@@ -62,6 +62,7 @@ function setUp(
     address: (event) => messageOf(event.seq, { event, key: String(event.seq % 3) }),
     settlement: new Settlement({ position: 0n, before: [], beforeUntil: 0n }),
     settler,
+    mayStart: () => true,
     window: { maxEvents: 4, maxBytes: 1e9 },
     policy: { maxAttempts: 2, topicGraceMs: 0, maxStuckEvents: 100, retryDelayMs: () => 1 },
     onDurable: () => undefined,

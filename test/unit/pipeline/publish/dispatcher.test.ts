@@ -19,6 +19,7 @@ function setUp(): {
   const failures: string[] = [];
   const dispatcher = new Dispatcher({
     publisher,
+    mayStart: () => true,
     policy: { maxAttempts: 2, topicGraceMs: 0, maxStuckEvents: 100, retryDelayMs: () => 5 },
     onVerdicts: (verdicts: readonly Verdict[]) => {
       for (const { kind, message } of verdicts) if (kind === 'durable') durable.push(message.event.seq);
