@@ -11,6 +11,7 @@ import { OrphanSweep } from './pipeline/settle/orphans.ts';
 import type { Phase, ProgressStore } from './pipeline/settle/progress.ts';
 import type { Carried, Settlement, Write } from './pipeline/settle/settlement.ts';
 import { Settler } from './pipeline/settle/settler.ts';
+import { Upkeep } from './pipeline/settle/upkeep.ts';
 import { formatLsn } from './postgres/lsn.ts';
 
 export interface StageOptions {
@@ -104,6 +105,7 @@ export class Stage {
     const { stop, finish } = this.options;
     const settlerSignal = new AbortController();
     const settling = this.settler.run(settlerSignal.signal).catch((error: Error) => this.fail(error));
+    const upkeep = new Upkeep(this.options.config, this.options.observer).run(settlerSignal.signal);
     const sweeping = this.options.phase === 'complete' ? this.sweepOrphans() : undefined;
     const ending = AbortSignal.any([stop, this.failure.signal, ...(finish ? [finish] : [])]);
     // Leadership ends with this connection, also while there is nothing to write.
@@ -119,6 +121,7 @@ export class Stage {
     const written = await within(settling, budgetMs());
     if (!written) this.fail(writeTimeout());
     settlerSignal.abort(new Error('the stage has ended'));
+    await upkeep;
     const error: unknown = this.failure.signal.aborted ? this.failure.signal.reason : undefined;
     return { carried: this.settlement.carry(), unknown, error };
   }
