@@ -10,6 +10,8 @@ export interface IdleResult {
   readonly writtenBytes: number;
   /** Kept for the slot, once a second, bytes. */
   readonly retainedBytes: readonly number[];
+  /** In how many seconds the most of them was written. */
+  readonly mostSeconds: number;
 }
 
 export interface IdleOptions {
@@ -19,15 +21,16 @@ export interface IdleOptions {
   readonly noise: 'same-database' | 'other-database' | 'both';
   /** By itself the server notes the running transactions, from which on a slot needs the log, every 15 s. */
   readonly checkpointEveryMs?: number;
+  /** Statements a second, each in every noisy database; each writes a good half of a megabyte. */
+  readonly intensity?: number;
 }
 
 const SAMPLE_MS = 1_000;
-/** A megabyte or so a statement. */
-const NOISE = `insert into noise select repeat(md5(n::text), 30) from generate_series(1, 1000) n`;
+const NOISE = `insert into noise select repeat(md5(n::text), 30) from generate_series(1, 500) n`;
 
 /** An outbox in which nothing happens, on a server where much happens: what is kept for the relay's slot? */
 export async function idleOutbox(options: IdleOptions): Promise<IdleResult> {
-  const { version = 18, noise, seconds, checkpointEveryMs = Infinity } = options;
+  const { version = 18, noise, seconds, checkpointEveryMs = Infinity, intensity = 1 } = options;
   const server = await startPostgres({
     version,
     settings: { max_wal_size: '256MB', log_checkpoints: 'off' },
@@ -43,20 +46,33 @@ export async function idleOutbox(options: IdleOptions): Promise<IdleResult> {
     }[noise];
     for (const url of noisy)
       await withClient(url, async (client) => await client.query('create table noise (text text)'));
-    const retainedBytes: number[] = [];
-    const before = await endOfLog(server.url);
+    const samples: { atMs: number; endBytes: number; retainedBytes: number }[] = [];
     const startMs = performance.now();
     let checkpointMs = startMs;
     while (performance.now() - startMs < seconds * 1000) {
-      for (const url of noisy) await withClient(url, async (client) => await client.query(NOISE));
+      for (const url of noisy)
+        await withClient(url, async (client) => {
+          for (let statement = 0; statement < intensity; statement++) await client.query(NOISE);
+        });
       if (performance.now() - checkpointMs > checkpointEveryMs) {
         checkpointMs = performance.now();
         await withClient(server.url, async (client) => await client.query('checkpoint'));
       }
-      retainedBytes.push(await retained(server.url, outbox.name));
+      samples.push({ atMs: performance.now(), ...(await readLog(server.url, outbox.name)) });
+      // The noise comes steadily: how long it goes on is what is being tested.
       await sleep(SAMPLE_MS);
     }
-    return { writtenBytes: (await endOfLog(server.url)) - before, retainedBytes };
+    const [first, last] = [samples[0], samples.at(-1)];
+    return {
+      writtenBytes: (last?.endBytes ?? 0) - (first?.endBytes ?? 0),
+      retainedBytes: samples.map((sample) => sample.retainedBytes),
+      mostSeconds: Math.max(
+        ...samples.map(({ atMs, endBytes, retainedBytes }) => {
+          const needed = samples.findLast((earlier) => earlier.endBytes <= endBytes - retainedBytes);
+          return (atMs - (needed?.atMs ?? startMs)) / 1000;
+        }),
+      ),
+    };
   } finally {
     await relay.destroy();
     await outbox.drop();
@@ -64,18 +80,13 @@ export async function idleOutbox(options: IdleOptions): Promise<IdleResult> {
   }
 }
 
-async function endOfLog(url: string): Promise<number> {
-  return await number(url, `select pg_current_wal_lsn() - '0/0'`, []);
-}
-
-async function retained(url: string, slot: string): Promise<number> {
-  const sql = 'select pg_current_wal_lsn() - restart_lsn from pg_replication_slots where slot_name = $1';
-  return await number(url, sql, [slot]);
-}
-
-async function number(url: string, sql: string, values: readonly string[]): Promise<number> {
+async function readLog(url: string, slot: string): Promise<{ endBytes: number; retainedBytes: number }> {
   return await withClient(url, async (client) => {
-    const { rows } = await client.query<unknown[]>({ text: sql, values: [...values], rowMode: 'array' });
-    return Number(rows[0]?.[0]);
+    const { rows } = await client.query<{ end: string; retained: string }>(
+      `select pg_current_wal_lsn() - '0/0' as end, pg_current_wal_lsn() - restart_lsn as retained
+         from pg_replication_slots where slot_name = $1`,
+      [slot],
+    );
+    return { endBytes: Number(rows[0]?.end), retainedBytes: Number(rows[0]?.retained) };
   });
 }

@@ -28,6 +28,8 @@ const BUSY_REST_MS = 5;
 const IDLE_WRITE_INTERVAL_MS = 10_000;
 /** … and only when the log moved by so much: the note itself moves it, too. */
 const IDLE_WRITE_BYTES = 1_048_576n;
+/** After so much, a segment, sooner: on a busy server ten seconds can be a gigabyte that the slot keeps. */
+const IDLE_WRITE_SOON_BYTES = 16_777_216n;
 
 /**
  * Writes what is settled, beside publishing: durable → one transaction (rows, dead letters, progress) → acknowledged.
@@ -111,8 +113,9 @@ export class Settler {
 
   private idleWriteDue(): boolean {
     const { settlement } = this.options;
-    if (performance.now() - this.idleSinceMs < IDLE_WRITE_INTERVAL_MS) return false;
-    return settlement.settledUpTo - settlement.written >= IDLE_WRITE_BYTES;
+    const inTime = performance.now() - this.idleSinceMs >= IDLE_WRITE_INTERVAL_MS;
+    const leastBytes = inTime ? IDLE_WRITE_BYTES : IDLE_WRITE_SOON_BYTES;
+    return settlement.settledUpTo - settlement.written >= leastBytes;
   }
 
   private async waitForWork(): Promise<void> {
