@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from './config/config.ts';
 import { RelayError } from './errors/errors.ts';
@@ -15,7 +16,9 @@ import { StreamFailures } from './pipeline/capture/unreadable.ts';
 import { createRouter } from './pipeline/envelope/router.ts';
 import { createPublisher } from './pipeline/publish/create-publisher.ts';
 import type { Publisher, PublisherEvents } from './pipeline/publish/publisher.ts';
+import { ProgressStore } from './pipeline/settle/progress.ts';
 import { Session, type CarriedProgress, type SessionEnd } from './session.ts';
+import { SlotKeeper } from './slot-keeper.ts';
 import type { Stage } from './stage.ts';
 
 export interface RelayOptions {
@@ -39,6 +42,8 @@ export interface RelayEnd {
 const STABLE_SESSION_MS = 10_000;
 /** A relay that waits for a person looks again this often. */
 const HALT_MS = 30_000;
+/** Meanwhile it leaves the lead to whoever stands by. */
+const YIELD_MS = 2_000;
 
 /**
  * Composition root: builds the parts in the order of the data, runs one session after another, drains.
@@ -141,18 +146,22 @@ export class Relay {
 
   /** Stands by until the lease is ours. Undefined when stopped, or after an error that was dealt with. */
   private async becomeLeader(): Promise<Lease | undefined> {
-    if (this.lease?.ended === false) return this.lease;
-    const before = this.lease;
     try {
-      this.lease = await this.leadership.acquire(this.options.stop);
+      return await this.acquire(this.options.stop);
     } catch (error) {
       await this.afterError(error, this.ready);
       return undefined;
     }
+  }
+
+  private async acquire(signal: AbortSignal): Promise<Lease | undefined> {
+    const before = this.lease;
+    if (before?.ended === false) return before;
+    const lease = await this.leadership.acquire(signal);
     // Somebody led in between: what this process settled before is written, or was delivered again.
-    if (before && this.lease && this.lease.token !== before.token + 1n) this.carried = undefined;
-    this.lease ??= before;
-    return this.lease?.ended === false ? this.lease : undefined;
+    if (before && lease && lease.token !== before.token + 1n) this.carried = undefined;
+    if (lease) this.lease = lease;
+    return lease;
   }
 
   private async runSession(lease: Lease): Promise<SessionEnd> {
@@ -211,11 +220,8 @@ export class Relay {
     if (consequence === 'stop') {
       if (!worked) throw asRelayError(failure);
       this.observer.setMode('halted', code);
-      // Another one may have what is missing here.
-      await this.dropPublisher();
-      await this.leadership.release();
       log.error('halted: this needs a person', { error: failure, code, advice, nextTryInMs: HALT_MS });
-      await sleep(HALT_MS, undefined, { signal: stop }).catch(() => undefined);
+      await this.halt();
       return;
     }
     this.observer.disconnected(code);
@@ -225,6 +231,24 @@ export class Relay {
       fields: { error: failure, code, advice },
     });
     await this.backoff.wait(stop);
+  }
+
+  /** Another relay may have what is missing here; if there is none, the slot is guarded, since nobody reads it. */
+  private async halt(): Promise<void> {
+    const { config, stop } = this.options;
+    const over = new AbortController();
+    this.endSession = () => over.abort();
+    const ending = AbortSignal.any([stop, over.signal, AbortSignal.timeout(HALT_MS)]);
+    await this.dropPublisher();
+    await this.leadership.release();
+    await sleep(YIELD_MS, undefined, { signal: ending }).catch(() => undefined);
+    const lease = await this.acquire(ending).catch(() => undefined);
+    if (lease) {
+      const store = new ProgressStore(config, lease.token);
+      const keeper = new SlotKeeper({ config, store, observer: this.observer });
+      await keeper.guardWhileHalted(ending);
+    }
+    await aborted(ending);
   }
 
   private createPublisher(): Promise<Publisher> {
@@ -305,6 +329,10 @@ export class Relay {
       metrics: () => observer.metrics.text(),
     };
   }
+}
+
+async function aborted(signal: AbortSignal): Promise<void> {
+  if (!signal.aborted) await once(signal, 'abort');
 }
 
 function asRelayError(error: unknown): RelayError {
