@@ -8,6 +8,7 @@ import { findStart, makeSlot, type MadeSlot } from './pipeline/capture/handover.
 import { checkStreaming, checkTable, type Preflight } from './pipeline/capture/preflight.ts';
 import type { StartDecision } from './pipeline/capture/start-decision.ts';
 import { findAbandonedSlots } from './pipeline/capture/streaming/abandoned-slots.ts';
+import { examineFailover } from './pipeline/capture/streaming/failover-slot.ts';
 import { explainInvalidation } from './pipeline/capture/streaming/invalidation.ts';
 import { watchRetention } from './pipeline/capture/streaming/retention.ts';
 import { dropSlot, isOurs, readSlot, type Slot } from './pipeline/capture/streaming/slot.ts';
@@ -16,8 +17,6 @@ import type { Progress, ProgressStore } from './pipeline/settle/progress.ts';
 import { attemptEach, clientConfig, connect, disconnect } from './postgres/connect.ts';
 import type { OutboxTable } from './postgres/outbox-table.ts';
 import type { Stage } from './stage.ts';
-
-const FIRST_FAILOVER_VERSION = 170_000;
 
 /** Where to begin to stream. */
 export interface StreamingStart {
@@ -148,15 +147,11 @@ export class SlotKeeper {
     }
   }
 
+  /** Tells what keeps SLOT_FAILOVER from its effect, or would make its stream wait without a word. */
   private async canFailOver(client: Client): Promise<boolean> {
-    const { rows } = await client.query<{ version: string }>(
-      `select current_setting('server_version_num') as version`,
-    );
-    const can = Number(rows[0]?.version) >= FIRST_FAILOVER_VERSION;
-    this.options.observer.changes.report('failover-slot', String(can), {
-      level: can ? 'debug' : 'warn',
-      message: can ? 'the slot follows the standbys' : 'SLOT_FAILOVER has no effect before PostgreSQL 17',
-    });
+    const { can, state, message } = await examineFailover(client);
+    const level = state === 'ready' ? 'debug' : 'warn';
+    this.options.observer.changes.report('failover-slot', state, { level, message });
     return can;
   }
 
