@@ -84,11 +84,11 @@ export class Relay {
       config,
       onStandby: () => {
         this.ready = true;
-        this.observer.setMode('standby', 'another-leader');
+        this.observer.tell('another-leads', 'another-leader');
       },
       onRenewed: () => this.stage?.pipeline.wake(),
       onLost: () => {
-        this.observer.setMode('standby', 'lease-lost');
+        this.observer.tell('another-leads', 'lease-lost');
         this.endSession();
       },
     });
@@ -107,12 +107,14 @@ export class Relay {
     try {
       http = await startHttp(config.http, this.exhibits());
       monitoring = this.monitor.run(background.signal);
+      stop.addEventListener('abort', () => this.observer.tell('stop', 'signal'), { once: true });
       while (!stop.aborted) await this.lead();
     } finally {
       await this.publisher?.close(0);
       await this.leadership.release();
       background.abort();
       await monitoring;
+      this.observer.tell('stopped', 'signal');
       await http?.close();
     }
     return { unknown: this.unknown, clean: this.clean };
@@ -168,6 +170,8 @@ export class Relay {
     const { config, stop } = this.options;
     const ending = new AbortController();
     this.endSession = () => ending.abort();
+    // While connecting, why it failed before is worth more.
+    if (this.observer.mode !== 'connecting') this.observer.tell('leads', 'lease');
     // Either may have happened while no session ran.
     if (this.publisherError || lease.ended) ending.abort();
     const sessionStop = AbortSignal.any([stop, ending.signal]);
@@ -219,12 +223,12 @@ export class Relay {
     const { consequence, code, advice } = verdict;
     if (consequence === 'stop') {
       if (!worked) throw asRelayError(failure);
-      this.observer.setMode('halted', code);
+      this.observer.tell('needs-a-person', code);
       log.error('halted: this needs a person', { error: failure, code, advice, nextTryInMs: HALT_MS });
       await this.halt();
       return;
     }
-    this.observer.disconnected(code);
+    this.observer.tell('session-ends', code);
     this.observer.changes.report('session', code, {
       level: 'warn',
       message: 'the session ended; it is opened again',
@@ -312,11 +316,11 @@ export class Relay {
       live: () => ({ ok: true, reason: 'the event loop answers' }),
       // Latched: in a sidecar an unready container takes the user's service out of its load balancer.
       ready: () =>
-        this.ready || observer.mode !== undefined
-          ? { ok: true, reason: observer.mode ?? 'leading' }
+        this.ready || observer.mode === 'halted'
+          ? { ok: true, reason: observer.mode }
           : { ok: false, reason: 'starting' },
       status: () => ({
-        mode: observer.mode ?? (this.ready ? 'connecting' : 'starting'),
+        mode: observer.mode,
         reason: observer.reason,
         brokerConnected: this.brokerConnected,
         lagSeconds: this.monitor.lagSeconds(),

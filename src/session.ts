@@ -212,7 +212,7 @@ export class Session {
     await this.keeper.leaveSlot(client);
     this.options.onConnected();
     await this.writeCarried(client, progress);
-    observer.setMode('polling', given.reason);
+    observer.tell('polls', given.reason);
     const polled = await pollTable({
       ...this.options,
       drainBudgetMs: this.drainBudgetMs,
@@ -223,7 +223,7 @@ export class Session {
       onSlotFailure: (error) => {
         const { code, advice } = classify(error);
         this.keeper.tellObstacle(error, code, advice);
-        observer.setMode('polling', code);
+        observer.tell('polls', code);
       },
       onSlotUnused: () => this.keeper.dropUnused(client),
       runStage: (stage) => this.runStage(stage, { phase: 'polling', slotCreatedLsn: 0n }),
@@ -262,7 +262,7 @@ export class Session {
 
   private async deliverTable(client: Client, progress: Progress): Promise<void> {
     const { config, observer } = this.options;
-    observer.setMode('polling', 'hand-over');
+    observer.tell('polls', 'hand-over');
     const afterSeq = Math.max(progress.tableSeq, Number(this.carried?.position ?? 0n));
     const source = new TablePass({
       config,
@@ -308,7 +308,7 @@ export class Session {
     await terminateHolder(client, config.slotName);
     const stream = await this.keeper.openStream(position, checked);
     try {
-      observer.setMode('streaming', 'slot-trusted');
+      observer.tell('streams', 'slot-trusted');
       const stage = new Stage({
         ...this.options,
         drainBudgetMs: this.drainBudgetMs,

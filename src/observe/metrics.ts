@@ -1,3 +1,4 @@
+import type { Mode } from '../lifecycle/mode.ts';
 import { Counter, Gauge, Registry } from 'prom-client';
 import { Distribution } from './distribution.ts';
 
@@ -47,8 +48,8 @@ export const METRICS = {
   modeChanges: counter('mode_changes_total', 'Changes of mode.', 'from', 'to', 'reason'),
 } as const;
 
+/** Those that last; between them no gauge is 1. */
 export const MODES = ['streaming', 'polling', 'standby', 'halted'] as const;
-export type Mode = (typeof MODES)[number];
 
 /** `missing`: there is no slot. The others are pg_replication_slots.wal_status. */
 export const WAL_STATUSES = ['reserved', 'extended', 'unreserved', 'lost', 'missing'] as const;
@@ -82,10 +83,9 @@ export interface Metrics {
   publishFailed(code: string, count: number): void;
   parked(code: string, count: number): void;
   /**
-   * Sets the mode, and counts the change when it is one; `undefined`: between two sessions, none of them. `reason` comes
-   * from a small, fixed set.
+   * Sets the mode, and counts the change when it is one. `reason` comes from a small, fixed set.
    */
-  setMode(mode: Mode | undefined, reason: string): void;
+  setMode(mode: Mode, reason: string): void;
   /** `undefined`: not known. */
   setSlotWalStatus(status: WalStatus | undefined): void;
   /** Runs before every scrape, to fill gauges that change by themselves, such as the lag. Must be quick and not throw. */
@@ -193,14 +193,14 @@ function oneOf<T extends string>(
   return set;
 }
 
-function modeSetter(metric: Gauge, changes: Counter): (mode: Mode | undefined, reason: string) => void {
+function modeSetter(metric: Gauge, changes: Counter): (mode: Mode, reason: string) => void {
   const set = oneOf(metric, 'mode', MODES);
-  let present: Mode | undefined;
+  let present: Mode = 'starting';
   return (mode, reason) => {
     if (mode === present) return;
-    changes.inc({ from: present ?? 'connecting', to: mode ?? 'connecting', reason });
+    changes.inc({ from: present, to: mode, reason });
     present = mode;
-    set(mode);
+    set(MODES.find((lasting) => lasting === mode));
   };
 }
 

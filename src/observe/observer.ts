@@ -1,9 +1,10 @@
+import { nextMode, type Happening, type Mode } from '../lifecycle/mode.ts';
 import type { Message } from '../pipeline/envelope/message.ts';
 import type { Durable } from '../pipeline/pipeline.ts';
 import type { Settled } from '../pipeline/settle/settlement.ts';
 import type { DatabaseClock } from './lag.ts';
 import { ChangeLog, type Logger } from './log.ts';
-import type { Metrics, Mode } from './metrics.ts';
+import { MODES, type Metrics } from './metrics.ts';
 
 /** What the running relay tells about itself; one place, so that the pipeline knows neither metrics nor log. */
 export class Observer {
@@ -13,7 +14,7 @@ export class Observer {
   readonly clock: DatabaseClock;
   /** For the demo: each event as it becomes durable, with its delay since the commit, milliseconds. */
   onDelivered: ((message: Message, delayMs: number) => void) | undefined;
-  private currentMode: Mode | undefined;
+  private currentMode: Mode = 'starting';
   private currentReason = 'starting';
 
   constructor(parts: { log: Logger; metrics: Metrics; clock: DatabaseClock }) {
@@ -23,7 +24,7 @@ export class Observer {
     this.changes = new ChangeLog(parts.log, { now: () => performance.now() });
   }
 
-  get mode(): Mode | undefined {
+  get mode(): Mode {
     return this.currentMode;
   }
 
@@ -31,21 +32,16 @@ export class Observer {
     return this.currentReason;
   }
 
-  setMode(mode: Mode, reason: string): void {
+  /** `reason` comes from a small, fixed set: it is a label of a metric. */
+  tell(happening: Happening, reason: string): void {
+    const mode = nextMode(this.currentMode, happening);
     if (mode === this.currentMode && reason === this.currentReason) return;
-    this.log.info(`mode: ${mode}`, { from: this.currentMode ?? 'connecting', reason });
+    const lasting = MODES.some((each) => each === mode);
+    this.log[lasting ? 'info' : 'debug'](`mode: ${mode}`, { from: this.currentMode, reason });
     this.currentMode = mode;
     this.currentReason = reason;
     this.metrics.setMode(mode, reason);
     this.metrics.leader.set(mode === 'streaming' || mode === 'polling' ? 1 : 0);
-  }
-
-  /** A session ended and the next has not begun: nothing is published, and somebody else may lead. */
-  disconnected(reason: string): void {
-    this.currentMode = undefined;
-    this.currentReason = reason;
-    this.metrics.setMode(undefined, reason);
-    this.metrics.leader.set(0);
   }
 
   durable(durable: readonly Durable[]): void {
