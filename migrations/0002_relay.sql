@@ -51,9 +51,25 @@ create table if not exists :"schema".outbox_relay_dead_letters (
   code text not null,
   reason text not null,
   attempts integer not null,
-  -- Column name -> the value's text form, so that the original row can be made again byte for byte.
+  -- Column name -> the value's text form, so that the original row can be made again byte for byte. NULL also for a value
+  -- that is too large for it: then it stands in outbox_relay_dead_letter_values.
   "row" jsonb not null,
   parked_at timestamptz not null default now(),
   -- An event that comes again after a crash is parked again: harmless.
   unique (seq, xid, slot_name)
 );
+
+-- Large values of dead letters, as they were stored: jsonb ends at 256 MB, and text in it at less than a bytea's hex form.
+create table if not exists :"schema".outbox_relay_dead_letter_values (
+  dead_letter bigint not null references :"schema".outbox_relay_dead_letters on delete cascade,
+  column_name text not null,
+  -- The value itself: bytea and jsonb as such, every other type in text form.
+  as_bytea bytea,
+  as_jsonb jsonb,
+  as_text text,
+  primary key (dead_letter, column_name),
+  check (num_nonnulls(as_bytea, as_jsonb, as_text) = 1)
+);
+-- What was compressed stays so; trying it again with gigabytes would take minutes.
+alter table :"schema".outbox_relay_dead_letter_values
+  alter as_bytea set storage external, alter as_jsonb set storage external, alter as_text set storage external;

@@ -103,7 +103,7 @@ export async function pollTable(options: PollingOptions): Promise<Polled | undef
   }
 
   function timeToBegin(): boolean {
-    if (source.caughtUp) return true;
+    if (source.caughtUp && !stage.giants.active) return true;
     const nowMs = performance.now();
     return nowMs - begunMs > CAUGHT_UP_PATIENCE_MS && nowMs - writtenMs < WORKING_MS;
   }

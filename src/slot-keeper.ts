@@ -243,6 +243,7 @@ export class SlotKeeper {
           requiredColumns: checked.requiredColumns,
           foreignOids: checked.foreignOids,
         },
+        maxEventBytes: config.maxEventBytes,
         walSenderTimeoutMs: checked.walSenderTimeoutMs,
       }),
     );

@@ -1,12 +1,14 @@
 import type { Client } from 'pg';
 import type { Config } from './config/config.ts';
 import { RelayError } from './errors/errors.ts';
+import { classify } from './errors/policy.ts';
 import { faultPoint } from './lifecycle/fault-point.ts';
 import type { Observer } from './observe/observer.ts';
 import type { Source } from './pipeline/capture/source.ts';
 import type { Address } from './pipeline/envelope/router.ts';
 import { Pipeline } from './pipeline/pipeline.ts';
 import type { Publisher } from './pipeline/publish/publisher.ts';
+import { GiantParking } from './pipeline/settle/giants.ts';
 import { OrphanSweep } from './pipeline/settle/orphans.ts';
 import type { Phase, ProgressStore } from './pipeline/settle/progress.ts';
 import type { Carried, Settlement, Write } from './pipeline/settle/settlement.ts';
@@ -56,6 +58,7 @@ export class Stage {
   private readonly options: StageOptions;
   private readonly failure = new AbortController();
   private readonly settler: Settler;
+  readonly giants: GiantParking;
   readonly pipeline: Pipeline;
 
   constructor(options: StageOptions) {
@@ -69,9 +72,14 @@ export class Stage {
         this.pipeline.release(write.settled);
       },
     });
+    this.giants = new GiantParking({
+      config,
+      add: (settled) => this.settler.add(settled),
+      onFailure: (error) => this.tellUnparked(error),
+    });
     this.pipeline = new Pipeline({
       ...options,
-      settler: this.settler,
+      settler: this.giants,
       policy: {
         maxAttempts: config.maxAttempts,
         topicGraceMs: config.topicGraceMs,
@@ -115,6 +123,7 @@ export class Stage {
     if (draining) faultPoint('during-drain');
     const budgetMs = draining ? this.options.drainBudgetMs : (): number => OUTCOME_DEADLINE_MS;
     const unknown = await this.pipeline.stop(budgetMs());
+    await this.giants.end(ending);
     clearInterval(sweeping);
     this.options.client.removeListener('end', this.onConnectionEnd);
     this.settler.drain();
@@ -133,6 +142,15 @@ export class Stage {
       }),
     );
   };
+
+  private tellUnparked(error: unknown): void {
+    const { code, advice } = classify(error);
+    this.options.observer.changes.report('giants', code, {
+      level: 'warn',
+      message: 'a row that is too large could not be parked; it is tried again',
+      fields: { error, code, advice },
+    });
+  }
 
   private sweepOrphans(): NodeJS.Timeout {
     const { config, client, settlement, observer, store, slotCreatedLsn } = this.options;

@@ -12,7 +12,7 @@ export interface PipelineOptions extends Omit<DispatcherOptions, 'onVerdicts'> {
   readonly source: Source;
   readonly address: Address;
   readonly settlement: Settlement;
-  readonly settler: Settler;
+  readonly settler: Pick<Settler, 'add'>;
   readonly window: WindowLimits;
   readonly onDurable: (durable: readonly Durable[]) => void;
   readonly onParked: (settled: Settled) => void;

@@ -91,6 +91,8 @@ export async function connect(
     readonly replication?: false;
     /** Session settings over the usual ones. */
     readonly settings?: Readonly<Record<string, string>>;
+    /** Longer than its `statement_timeout`. */
+    readonly queryTimeoutMs?: number;
   },
 ): Promise<Client> {
   return await attemptEach(connection, async (tls) => {
@@ -99,7 +101,7 @@ export async function connect(
     const client = new Client({
       ...clientConfig(connection, tls, { ...CONTROL_SETTINGS, ...options.settings }),
       application_name: options.applicationName,
-      query_timeout: QUERY_TIMEOUT_MS,
+      query_timeout: options.queryTimeoutMs ?? QUERY_TIMEOUT_MS,
       stream: () => socket,
     });
     sockets.set(client, socket);

@@ -128,6 +128,7 @@ export class CaptureScene {
         requiredColumns: [outbox.columns.id, outbox.columns.payload],
         foreignOids: new Set(),
       },
+      maxEventBytes: this.config.maxEventBytes,
       walSenderTimeoutMs: 60_000,
       ...changes,
     });

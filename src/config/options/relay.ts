@@ -47,7 +47,7 @@ export const RELAY_OPTIONS = {
     group: 'limits',
     doc: 'A larger event is parked, bytes.',
     default: '16MiB',
-    format: format.bytes(1024, 1024 ** 3),
+    format: format.bytes(1024, 128 * 1024 ** 2),
   },
   TOPIC_GRACE_MS: {
     group: 'limits',

@@ -36,8 +36,13 @@ export interface OutboxEvent {
   readonly seq: number;
   readonly xid: number;
   readonly transaction: Transaction;
-  /** Bytes of the row's values in text form. */
+  /** Bytes of the row's values in text form, as far as they are here. */
   readonly sizeBytes: number;
-  /** The payload was too large to be fetched; the row's other values are here. */
-  readonly payloadLeftInTable?: true;
+  /** Bytes of the values that were too large to be fetched: NULL here, and complete in the table. */
+  readonly leftInTableBytes?: number;
+}
+
+/** Bytes of the whole row in text form. */
+export function rowBytes({ sizeBytes, leftInTableBytes = 0 }: OutboxEvent): number {
+  return sizeBytes + leftInTableBytes;
 }

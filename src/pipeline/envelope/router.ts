@@ -1,5 +1,5 @@
 import type { Config } from '../../config/config.ts';
-import type { OutboxEvent, Row } from '../capture/event.ts';
+import { rowBytes, type OutboxEvent, type Row } from '../capture/event.ts';
 import { BYTEA_OID } from '../capture/bytea.ts';
 import type { Message } from './message.ts';
 import { NO_HEADERS, parseHeaders } from './headers.ts';
@@ -32,7 +32,7 @@ export function createRouter(config: Config): Address {
   let lastType = '';
 
   return (event) => {
-    if (event.sizeBytes > config.maxEventBytes) return tooLarge(event, config.maxEventBytes);
+    if (rowBytes(event) > config.maxEventBytes) return tooLarge(event, config.maxEventBytes);
     const { row } = event;
     const to = fill(destination, row);
     const keyText = fill(key, row);
@@ -109,6 +109,6 @@ function tooLarge(event: OutboxEvent, limit: number): Unaddressable {
   return {
     event,
     code: 'event-too-large',
-    reason: `the event has ${event.sizeBytes} bytes, MAX_EVENT_BYTES allows ${limit}`,
+    reason: `the event has ${rowBytes(event)} bytes, MAX_EVENT_BYTES allows ${limit}`,
   };
 }

@@ -1,11 +1,12 @@
 import type { Client } from 'pg';
 import type { Config } from '../../config/config.ts';
 import { RelayError } from '../../errors/errors.ts';
-import { qualified, quoteIdentifier, quoteLiteral } from '../../postgres/identifier.ts';
+import { qualified, quoteIdentifier } from '../../postgres/identifier.ts';
 import { formatLsn, parseLsn } from '../../postgres/lsn.ts';
 import { parseSnapshot } from '../../postgres/snapshot.ts';
+import { deadLetterOf } from './dead-letters.ts';
 import { flattenRuns, unflattenRuns, type Run } from './settled-runs.ts';
-import type { Settled, Write, Written } from './settlement.ts';
+import type { Write, Written } from './settlement.ts';
 
 /** The one row that knows what is durable. */
 export interface Progress {
@@ -137,7 +138,7 @@ export class ProgressStore {
    * Repeating it after an unknown end is harmless.
    */
   async write(client: Client, write: Write, phase: Phase, slotCreatedLsn: bigint): Promise<Written> {
-    const parked = write.settled.filter((settled) => settled.parked);
+    const parked = write.settled.filter((settled) => settled.parked && !settled.parkedInDatabase);
     const runs = this.config.cleanup === 'none' ? [] : write.runs;
     const columns = ['seqFrom', 'seqTo', 'xidFrom', 'xidTo'] as const;
     const { rows } = await client.query<{ noted: string; removed: string; snapshot: string }>({
@@ -153,7 +154,9 @@ export class ProgressStore {
         // Bounds of all runs: whatever join the planner chooses, it reads no more of the index than between them.
         runs[0]?.seqFrom ?? 0,
         runs.at(-1)?.seqTo ?? -1,
-        ...(parked.length > 0 ? [JSON.stringify(parked.map((settled) => this.deadLetter(settled)))] : []),
+        ...(parked.length > 0
+          ? [JSON.stringify(parked.map((settled) => deadLetterOf(this.config, settled)))]
+          : []),
       ],
     });
     const row = rows[0];
@@ -166,16 +169,12 @@ export class ProgressStore {
   private statement(phase: Phase, parking: boolean): string {
     const position = POSITIONS[phase];
     const { outbox } = this.config;
-    const table = qualified(outbox.schema, outbox.table);
-    const { payload } = outbox.columns;
     const deadLetters = qualified(outbox.schema, 'outbox_relay_dead_letters');
     const parked = `parked as (
       insert into ${deadLetters} (slot_name, event_id, seq, xid, destination, key, code, reason, attempts, "row")
-      select $1, d.event_id, d.seq, d.xid, d.destination, d.key, d.code, d.reason, d.attempts,
-             d."row" || coalesce((select jsonb_build_object(${quoteLiteral(payload)}::text, o.${quoteIdentifier(payload)}::text)
-               from ${table} o where d.from_table and o.${quoteIdentifier(outbox.columns.seq)} = d.seq limit 1), '{}')
-        from noted, jsonb_to_recordset($11::jsonb) as d(event_id text, seq bigint, xid bigint, destination text,
-             key text, code text, reason text, attempts int, from_table boolean, "row" jsonb)
+      select $1, d.event_id, d.seq, d.xid, d.destination, d.key, d.code, d.reason, d.attempts, d."row"
+        from noted, json_to_recordset($11::json) as d(event_id text, seq bigint, xid bigint, destination text,
+             key text, code text, reason text, attempts int, "row" jsonb)
       on conflict do nothing),`;
     return `with noted as (
       update ${this.progress} set ${position}, updated_at = clock_timestamp()
@@ -202,22 +201,6 @@ export class ProgressStore {
     const delivered = quoteIdentifier(outbox.columns.deliveredAt);
     return `update ${table} o set ${delivered} = clock_timestamp() from runs r, noted
              where ${settled} and o.${delivered} is null returning 1`;
-  }
-
-  private deadLetter({ event, parked }: Settled): Record<string, unknown> {
-    const { row } = event;
-    return {
-      event_id: row.text(this.config.outbox.columns.id) ?? null,
-      seq: event.seq,
-      xid: event.xid,
-      destination: parked?.destination ?? null,
-      key: parked?.key ?? null,
-      code: parked?.code,
-      reason: parked?.reason,
-      attempts: parked?.attempts,
-      from_table: event.payloadLeftInTable === true,
-      row: Object.fromEntries(row.columns.map((column) => [column, row.text(column) ?? null])),
-    };
   }
 
   private async mustUpdateSlot(

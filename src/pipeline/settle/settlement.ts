@@ -12,6 +12,8 @@ export interface Settled {
     readonly reason: string;
     readonly attempts: number;
   } & ParkedAddress;
+  /** Its dead letter is written already. */
+  readonly parkedInDatabase?: true;
 }
 
 export interface ParkedAddress {

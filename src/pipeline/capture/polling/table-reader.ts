@@ -4,6 +4,7 @@ import { qualified, quoteIdentifier } from '../../../postgres/identifier.ts';
 import type { OutboxEvent, Transaction } from '../event.ts';
 import { parseIdentity } from '../identity.ts';
 import type { Batch } from '../source.ts';
+import { isTooLargeToPrint, keptValues, measureEach, sizeExpression, UNPRINTABLE_BYTES } from './row-size.ts';
 import { TableRow, type TableShape } from './table-row.ts';
 
 /** Which rows are meant. */
@@ -16,7 +17,7 @@ export const BEFORE_ALL = -1;
 
 export interface PageRow {
   readonly seq: number;
-  /** Bytes of the payload's text form. */
+  /** Bytes of the row's text form, without those of fixed length. */
   readonly bytes: number;
 }
 
@@ -42,12 +43,27 @@ export class TableReader {
 
   /** The first `PAGE_ROWS` of them with a greater `seq`; fewer: there are no more. */
   async nextPage(wanted: WantedRows, after: number): Promise<PageRow[]> {
+    try {
+      this.shape ??= await this.readShape();
+      return await this.readPage(wanted, after, sizeExpression(this.shape));
+    } catch (error) {
+      if (!isTooLargeToPrint(error)) throw error;
+      const page = await this.readPage(wanted, after, '0');
+      return await measureEach(
+        page.map(({ seq }) => seq),
+        async (seqs) => await this.readPage({ seqs }, after, sizeExpression(this.shape as TableShape)),
+        (seq) => ({ seq, bytes: UNPRINTABLE_BYTES }),
+      );
+    }
+  }
+
+  private async readPage(wanted: WantedRows, after: number, size: string): Promise<PageRow[]> {
     const { config, client } = this;
     const { columns } = config.outbox;
     const seq = quoteIdentifier(columns.seq);
     const { condition, values } = whereOf(wanted, seq, quoteIdentifier(columns.xid));
     const { rows } = await client.query<{ seq: string; bytes: string | null }>(
-      `select ${seq} as seq, octet_length(${quoteIdentifier(columns.payload)}::text) as bytes
+      `select ${seq} as seq, ${size} as bytes
          from ${this.table}
         where ${seq} > $1 ${this.isUndelivered('and')} ${condition} order by ${seq} limit $2`,
       [after, PAGE_ROWS, ...values],
@@ -77,14 +93,15 @@ export class TableReader {
   }
 
   private async readShape(): Promise<TableShape> {
-    const { rows } = await this.client.query<{ name: string; oid: string }>(
-      `select attname as name, atttypid as oid from pg_attribute
+    const { rows } = await this.client.query<{ name: string; oid: string; fixed: string }>(
+      `select attname as name, atttypid as oid, (attlen > 0)::text as fixed from pg_attribute
         where attrelid = $1::regclass and attnum > 0 and not attisdropped order by attnum`,
       [this.table],
     );
     return {
       columns: rows.map(({ name }) => name),
       typeOids: new Map(rows.map(({ name, oid }) => [name, Number(oid)])),
+      fixed: new Set(rows.filter(({ fixed }) => fixed === 'true').map(({ name }) => name)),
     };
   }
 
@@ -103,11 +120,11 @@ export class TableReader {
     const { config, client } = this;
     const { columns } = config.outbox;
     const seq = quoteIdentifier(columns.seq);
-    // An oversized payload stands alone in its page; it stays in the database, where it is parked.
+    // An oversized row stands alone in its page; it stays in the database, where it is parked.
     const leftBytes = (page[0]?.bytes ?? 0) > config.maxEventBytes ? (page[0]?.bytes ?? 0) : 0;
-    const wanted = shape.columns.filter((column) => leftBytes === 0 || column !== columns.payload);
+    const wanted = leftBytes > 0 ? keptValues(shape) : shape.columns.map(quoteIdentifier);
     const { rows } = await client.query<Record<string, string | null>>(
-      `select ${wanted.map(quoteIdentifier).join(', ')}, extract(epoch from ${createdAt(shape, columns.createdAt)}) * 1000 as relay_committed_ms
+      `select ${wanted.join(', ')}, extract(epoch from ${createdAt(shape, columns.createdAt)}) * 1000 as relay_committed_ms
          from ${this.table} where ${seq} = any($1::bigint[]) order by ${seq}`,
       [page.map((row) => row.seq)],
     );
@@ -135,7 +152,7 @@ function createdAt(shape: TableShape, column: string): string {
   return shape.typeOids.has(column) ? quoteIdentifier(column) : 'clock_timestamp()';
 }
 
-/** An oversized payload goes alone: what is left out of its fetch must not be left out of its neighbours'. */
+/** An oversized row goes alone: what is left out of its fetch must not be left out of its neighbours'. */
 function endOfFetch(page: readonly PageRow[], from: number, maxEventBytes: number): number {
   let bytes = page[from]?.bytes ?? 0;
   let to = from + 1;
@@ -154,7 +171,7 @@ function toEvent(
   shape: TableShape,
   values: Readonly<Record<string, string | null>>,
   columns: Config['outbox']['columns'],
-  payloadBytes: number,
+  leftBytes: number,
 ): OutboxEvent {
   const row = new TableRow(shape, values);
   const seq = parseIdentity(columns.seq, row.text(columns.seq));
@@ -165,8 +182,8 @@ function toEvent(
     endLsn: BigInt(seq),
     outstanding: 1,
   };
-  const left = payloadBytes > 0 ? ({ payloadLeftInTable: true } as const) : {};
-  return { ...left, row, seq, xid, transaction, sizeBytes: Math.max(row.sizeBytes, payloadBytes) };
+  const left = leftBytes > 0 ? { leftInTableBytes: leftBytes } : {};
+  return { ...left, row, seq, xid, transaction, sizeBytes: row.sizeBytes };
 }
 
 function toBatch(events: readonly OutboxEvent[]): Batch {

@@ -4,6 +4,8 @@ import type { Row } from '../event.ts';
 export interface TableShape {
   readonly columns: readonly string[];
   readonly typeOids: ReadonlyMap<string, number>;
+  /** Columns whose type has a fixed length. */
+  readonly fixed: ReadonlySet<string>;
 }
 
 /** A row that a query brought; its values are the server's text, like those of the stream. */

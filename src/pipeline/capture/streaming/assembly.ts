@@ -73,7 +73,7 @@ export class TransactionAssembly implements PgoutputHandler {
     this.relations.set(relation.oid, relation);
   }
 
-  insert(relationOid: number, buffer: Buffer, start: number, end: number): void {
+  insert(relationOid: number, buffer: Buffer, start: number, end: number, leftOutBytes: number): void {
     const relation = this.relations.get(relationOid);
     if (!relation) {
       if (this.relations.has(relationOid)) return;
@@ -82,7 +82,9 @@ export class TransactionAssembly implements PgoutputHandler {
     const row = this.tuples.add(relation, buffer, start, end);
     const transaction = (this.open ??= this.openTransaction());
     transaction.outstanding++;
+    const left = leftOutBytes > 0 ? { leftInTableBytes: leftOutBytes } : {};
     this.events.push({
+      ...left,
       row,
       seq: readIdentity(row, this.outbox.seqColumn),
       xid: readIdentity(row, this.outbox.xidColumn),

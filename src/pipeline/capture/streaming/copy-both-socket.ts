@@ -11,12 +11,14 @@ import { Framer, type OnFrame } from './framing.ts';
  */
 export class CopyBothSocket {
   private readonly stream: Duplex;
-  private readonly framer = new Framer();
+  private readonly framer: Framer;
   private failure: Error | undefined;
   private wake: (() => void) | undefined;
 
-  constructor(stream: Duplex) {
+  /** `maxFrameBytes`: of a row that is larger, large values are not read. */
+  constructor(stream: Duplex, maxFrameBytes: number) {
     this.stream = stream;
+    this.framer = new Framer(maxFrameBytes);
     stream.pause();
     stream.removeAllListeners('data');
     stream.on('readable', this.wakeReader);

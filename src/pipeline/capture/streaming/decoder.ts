@@ -7,7 +7,8 @@ import type { Relation } from './tuple-row.ts';
 export interface PgoutputHandler {
   begin(xid: number, committedAtMs: number): void;
   relation(relation: Relation): void;
-  insert(relationOid: number, buffer: Buffer, start: number, end: number): void;
+  /** `leftOutBytes`: of values that were too large to be read; they are NULL in the tuple. */
+  insert(relationOid: number, buffer: Buffer, start: number, end: number, leftOutBytes: number): void;
   commit(endLsn: bigint, committedAtMs: number): void;
 }
 
@@ -35,11 +36,17 @@ export function toServerTime(unixMs: number): bigint {
  * Dispatches one pgoutput message. Other kinds (type, origin, message, update, delete, truncate, and any that a later
  * server may add) bring no outbox row under protocol 1 and are passed over: failing on them would end in a crash loop.
  */
-export function decodePgoutput(handler: PgoutputHandler, buffer: Buffer, start: number, end: number): void {
+export function decodePgoutput(
+  handler: PgoutputHandler,
+  buffer: Buffer,
+  start: number,
+  end: number,
+  leftOutBytes = 0,
+): void {
   switch (buffer[start] as number) {
     case INSERT:
       if (buffer[start + 5] !== NEW_TUPLE) throw new TypeError('pgoutput: insert without a new tuple');
-      handler.insert(buffer.readUInt32BE(start + 1), buffer, start + 6, end);
+      handler.insert(buffer.readUInt32BE(start + 1), buffer, start + 6, end, leftOutBytes);
       break;
     case BEGIN:
       handler.begin(buffer.readUInt32BE(start + 17), readServerTimeMs(buffer, start + 9));

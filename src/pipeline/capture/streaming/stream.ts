@@ -19,6 +19,8 @@ export interface StreamOptions {
   /** First position wanted: the own durable one. The server begins at this or at its confirmed one, whichever is later. */
   readonly startLsn: bigint;
   readonly outbox: OutboxIdentity;
+  /** Up to here a row is always read whole. */
+  readonly maxEventBytes: number;
   /** The server's wal_sender_timeout; 0: off. */
   readonly walSenderTimeoutMs: number;
   /** For tests: the shortest silence that counts. */
@@ -32,6 +34,10 @@ const COPY_DONE = 0x63; // c
 const XLOG_DATA = 0x77; // w
 const KEEPALIVE = 0x6b; // k
 const XLOG_HEADER_BYTES = 25;
+/** What the protocol puts around a row, rounded up. */
+const FRAME_BYTES = 1_024;
+/** A row up to here is parked whole, also when the application has deleted it; of a larger one the table has the values. */
+const HELD_ROW_BYTES = 32 * 1_048_576;
 
 /** Reads nearer together than this bring a packet each; waiting costs no delay when idle and doubles the throughput. */
 const READ_SPACING_MS = 1;
@@ -104,9 +110,16 @@ export class ReplicationStream implements Source {
   }
 
   private async takeOver(client: Client): Promise<void> {
-    const { slotName, publicationName, startLsn, minLivenessDeadlineMs: deadlineMs } = this.options;
+    const {
+      slotName,
+      publicationName,
+      startLsn,
+      maxEventBytes,
+      minLivenessDeadlineMs: deadlineMs,
+    } = this.options;
     const { connection } = client as unknown as { connection: { stream: Duplex } };
-    const socket = new CopyBothSocket(connection.stream);
+    const maxHeldBytes = Math.max(maxEventBytes + FRAME_BYTES, HELD_ROW_BYTES);
+    const socket = new CopyBothSocket(connection.stream, maxHeldBytes);
     this.socket = socket;
     const publication = `"${publicationName.replaceAll('"', '""')}"`.replaceAll("'", "''");
     socket.sendQuery(
@@ -164,19 +177,25 @@ export class ReplicationStream implements Source {
     return bytes;
   }
 
-  private readonly onFrame = (type: number, buffer: Buffer, start: number, end: number): void => {
+  private readonly onFrame = (
+    type: number,
+    buffer: Buffer,
+    start: number,
+    end: number,
+    leftOutBytes: number,
+  ): void => {
     if (this.frameError) return;
     try {
-      this.handleFrame(type, buffer, start, end);
+      this.handleFrame(type, buffer, start, end, leftOutBytes);
     } catch (error) {
       this.frameError = error as Error;
     }
   };
 
-  private handleFrame(type: number, buffer: Buffer, start: number, end: number): void {
+  private handleFrame(type: number, buffer: Buffer, start: number, end: number, leftOutBytes: number): void {
     if (type === COPY_DATA) {
       if (buffer[start] === XLOG_DATA) {
-        decodePgoutput(this.assembly, buffer, start + XLOG_HEADER_BYTES, end);
+        decodePgoutput(this.assembly, buffer, start + XLOG_HEADER_BYTES, end, leftOutBytes);
       } else if (buffer[start] === KEEPALIVE) {
         this.assembly.heard(buffer.readBigUInt64BE(start + 1));
         if (buffer[start + 17] === 1) this.sendStatus(false);

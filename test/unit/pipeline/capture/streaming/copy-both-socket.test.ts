@@ -26,7 +26,7 @@ function bodies(): { seen: number[]; onFrame: (type: number, buffer: Buffer, sta
 describe('CopyBothSocket', () => {
   it('frames what has arrived, and waits for more', async () => {
     const { stream } = pair();
-    const socket = new CopyBothSocket(stream);
+    const socket = new CopyBothSocket(stream, Infinity);
     const { seen, onFrame } = bodies();
     stream.push(Buffer.concat([FRAME, FRAME]));
     await socket.read(onFrame);
@@ -39,7 +39,7 @@ describe('CopyBothSocket', () => {
 
   it('P1 what arrived before the connection broke is read before its error is thrown', async () => {
     const { stream } = pair();
-    const socket = new CopyBothSocket(stream);
+    const socket = new CopyBothSocket(stream, Infinity);
     const { seen, onFrame } = bodies();
     stream.push(FRAME);
     socket.fail(new Error('reset'));
@@ -50,7 +50,7 @@ describe('CopyBothSocket', () => {
 
   it('the end of the connection is an error that is retried', async () => {
     const { stream } = pair();
-    const socket = new CopyBothSocket(stream);
+    const socket = new CopyBothSocket(stream, Infinity);
     stream.push(null);
     await assert.rejects(
       socket.read(() => undefined),
@@ -60,7 +60,7 @@ describe('CopyBothSocket', () => {
 
   it('P4 an interrupted read ends, and positions are still acknowledged: the drain needs that', async () => {
     const { stream, written } = pair();
-    const socket = new CopyBothSocket(stream);
+    const socket = new CopyBothSocket(stream, Infinity);
     const stopping = new AbortController();
     const reading = socket.read(() => undefined, stopping.signal);
     stopping.abort();
@@ -73,7 +73,7 @@ describe('CopyBothSocket', () => {
 
   it('a broken connection is not written to', async () => {
     const { stream, written } = pair();
-    const socket = new CopyBothSocket(stream);
+    const socket = new CopyBothSocket(stream, Infinity);
     socket.fail(new Error('broken'));
     socket.sendCopyData(Buffer.from([0x72]));
     await assert.rejects(

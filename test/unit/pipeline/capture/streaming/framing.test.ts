@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import * as fc from 'fast-check';
 import { Framer } from '../../../../../src/pipeline/capture/streaming/framing.ts';
-import { frame } from './wire.ts';
+import { frame, insertMessage } from './wire.ts';
 
 interface Seen {
   readonly type: number;
@@ -43,10 +43,35 @@ describe('Framer', () => {
             type: type.charCodeAt(0),
             body: Buffer.from(body).toString('latin1'),
           }));
-          assert.deepEqual(collect(new Framer(), chop(bytes, cuts)), expected);
+          assert.deepEqual(collect(new Framer(Infinity), chop(bytes, cuts)), expected);
         },
       ),
       { numRuns: 500 },
+    );
+  });
+
+  it('P7 of a row that is too large the large values are left out, however it is chopped', () => {
+    const wal = Buffer.concat([Buffer.from('w'), Buffer.alloc(24)]);
+    const large = 'x'.repeat(100_000);
+    const row = frame('d', Buffer.concat([wal, insertMessage(7, ['1', null, large, '', 'k', large, null])]));
+    const other = frame('d', Buffer.concat([wal, Buffer.from(`U${large}`)]));
+    const small = frame('d', Buffer.from('z'));
+    const bytes = Buffer.concat([small, row, other, small]);
+    const kept = Buffer.concat([wal, insertMessage(7, ['1', null, null, '', 'k', null, null])]);
+    fc.assert(
+      fc.property(fc.array(fc.nat(bytes.length), { maxLength: 20 }), (cuts) => {
+        const left: number[] = [];
+        const seen: string[] = [];
+        const framer = new Framer(50_000);
+        for (const chunk of chop(bytes, cuts))
+          framer.push(chunk, (_type, buffer, start, end, leftOutBytes) => {
+            seen.push(buffer.toString('latin1', start, end));
+            left.push(leftOutBytes);
+          });
+        assert.deepEqual(seen, ['z', kept.toString('latin1'), 'z']);
+        assert.deepEqual(left, [0, 200_000, 0]);
+      }),
+      { numRuns: 100 },
     );
   });
 
@@ -57,7 +82,7 @@ describe('Framer', () => {
       frame('d', Buffer.from('z')),
     ]);
     const seen = collect(
-      new Framer(),
+      new Framer(Infinity),
       Array.from(bytes, (byte) => Buffer.from([byte])),
     );
     assert.deepEqual(
@@ -71,7 +96,7 @@ describe('Framer', () => {
     const header = Buffer.alloc(5, 'd');
     header.writeUInt32BE(chunk.length * 800 + 4, 1);
     const concat = t.mock.method(Buffer, 'concat');
-    const framer = new Framer();
+    const framer = new Framer(Infinity);
     const sizes: number[] = [];
     framer.push(header, () => assert.fail('not complete'));
     for (let i = 0; i < 800; i++) framer.push(chunk, (_type, _buffer, start, end) => sizes.push(end - start));
