@@ -27,7 +27,8 @@ const BEFORE_ALL = '-9223372036854775808';
  */
 export class MarkRetention {
   private readonly retentionMs: number;
-  private readonly statement: string;
+  /** For tests of its plan. */
+  readonly statement: string;
   private walk = { after: BEFORE_ALL, barrenPages: 0 };
   private firstKept: string | undefined;
   private restartAtMs = 0;

@@ -8,8 +8,10 @@ import { MarkRetention } from './mark-retention.ts';
 import { LOCK_TIMEOUT } from './partition-catalog.ts';
 import { PartitionDropper } from './partitions.ts';
 
-/** Between two looks when there is nothing to do, and after a lock that was not to be had. */
+/** Between two looks when there is nothing to do. */
 const IDLE_MS = 5_000;
+/** After a lock that was not to be had: an attempt waits for it a twentieth of this. */
+const LOCKED_MS = 1_000;
 /** It rests so many times as long as a step took: the server is there for the writers. */
 const REST = 10;
 /** For what may read a whole partition. */
@@ -69,27 +71,27 @@ export class Upkeep {
     while (!signal.aborted) {
       const beganMs = performance.now();
       const more = (await this.marks?.step(client, beganMs)) === true;
-      const dropped = more ? false : await this.dropPartition(client);
-      const tookMs = performance.now() - beganMs;
-      const restMs = Math.max(REST * tookMs, more || dropped ? 0 : IDLE_MS);
+      const waitMs = more ? 0 : await this.dropPartition(client);
+      const restMs = Math.max(REST * (performance.now() - beganMs), waitMs);
       await sleep(restMs, undefined, { signal }).catch(() => undefined);
     }
   }
 
-  /** Whether one is gone and the next may follow. */
-  private async dropPartition(client: Client): Promise<boolean> {
-    const step = await this.partitions?.step(client);
-    if (step?.kind === 'dropped') this.observer.log.info('partition dropped', { partition: step.name });
-    if (step?.kind === 'attached-again')
-      this.observer.log.warn(
-        'a transaction wrote into a partition that was being dropped: it is attached again',
-        {
-          partition: step.name,
-          advice: 'Set PARTITION_RETENTION above the longest transaction that writes events.',
-        },
-      );
-    this.observer.changes.report('upkeep', 'working', { level: 'debug', message: 'the upkeep works' });
-    return step?.kind === 'dropped';
+  /** Resolves with how long the next look has time, milliseconds. */
+  private async dropPartition(client: Client): Promise<number> {
+    const { log, changes } = this.observer;
+    const step = (await this.partitions?.step(client)) ?? { kind: 'idle' };
+    changes.report('upkeep', 'working', { level: 'debug', message: 'the upkeep works' });
+    if (step.kind === 'dropped') {
+      log.info('partition dropped', { partition: step.name });
+      return 0;
+    }
+    if (step.kind === 'attached-again')
+      log.warn('a transaction wrote into a partition that was being dropped: it is attached again', {
+        partition: step.name,
+        advice: 'Set PARTITION_RETENTION above the longest transaction that writes events.',
+      });
+    return step.kind === 'waiting' ? LOCKED_MS : IDLE_MS;
   }
 
   private tell(error: unknown): void {
