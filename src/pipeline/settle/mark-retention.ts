@@ -40,11 +40,7 @@ export class MarkRetention {
 
   /** One page. Resolves with whether more is to be done now. */
   async step(client: Client, nowMs: number): Promise<boolean> {
-    const { rows } = await client.query<Page>({
-      name: 'mark-retention',
-      text: this.statement,
-      values: [this.walk.after, this.retentionMs],
-    });
+    const { rows } = await client.query<Page>(this.statement, [this.walk.after, this.retentionMs]);
     const [page] = rows as [Page];
     this.firstKept ??= page.kept ?? undefined;
     const barren = page.gone === '0';
