@@ -63,14 +63,14 @@ test(
       await streamedTimes(relay, 1);
       await until(async () => (await scene.target.count()) > RATE, { what: 'events to flow' });
       const synced = 'select from pg_replication_slots where slot_name = $1 and synced and not temporary';
-      await until(
-        async () =>
-          await withClient(
-            pair.standby.url,
-            async (client) => (await client.query(synced, [name])).rowCount === 1,
-          ),
-        { what: 'the slot on the standby', timeoutMs: 30_000 },
-      );
+      await withClient(pair.standby.url, async (client) => {
+        const there = async (): Promise<boolean> => {
+          // The slot has to move on first: by itself the primary gives it the chance every 15 s.
+          await withClient(pair.url, async (primary) => await primary.query('checkpoint'));
+          return (await client.query(synced, [name])).rowCount === 1;
+        };
+        await until(there, { what: 'the slot on the standby', intervalMs: 500, timeoutMs: 30_000 });
+      });
       await caughtUp(pair);
       // From here on the standby hears nothing more: what is committed now is lost with the primary.
       pair.replication.blackHole();
