@@ -4,6 +4,8 @@ import type { Config } from '../../../config/config.ts';
 import { faultPoint } from '../../../lifecycle/fault-point.ts';
 import { parseLsn } from '../../../postgres/lsn.ts';
 import type { Batch, Source } from '../source.ts';
+import { LowerBound } from './lower-bound.ts';
+import { readDrawers, readNumbering, type Numbering } from './numbering.ts';
 import { PAGE_ROWS, TableReader } from './table-reader.ts';
 
 export interface TablePollOptions {
@@ -23,8 +25,8 @@ const MAX_IDLE_MS = 200;
  * Delivers whatever is undelivered, for ever, by `seq`. Being delivered is a property of the row, not of a cursor: what
  * commits late is found by a later look, however low its number.
  *
- * Each look is one statement from the beginning of the table. With a cursor, or in pages, a row could be seen whose
- * predecessor of the same key has a number that was passed before it was committed.
+ * Each look is one statement, from a number below which nothing can come any more. With a cursor, or in pages, a row
+ * could be seen whose predecessor of the same key has a number that was passed before it was committed.
  */
 export class TablePoll implements Source {
   private readonly options: TablePollOptions;
@@ -32,6 +34,7 @@ export class TablePoll implements Source {
   private readonly taken = new Set<number>();
   private written: number[] = [];
   private backlogGone = false;
+  private readonly bound = new LowerBound();
 
   constructor(options: TablePollOptions) {
     this.options = options;
@@ -50,13 +53,13 @@ export class TablePoll implements Source {
   async *batches(signal: AbortSignal): AsyncGenerator<Batch> {
     const { config, client } = this.options;
     const reader = new TableReader(config, client);
+    const numbering = await readNumbering(client, config.outbox);
     let idleMs = MIN_IDLE_MS;
     while (!signal.aborted) {
       this.forgetRemoved();
       const beganMs = performance.now();
-      const seen = await reader.undelivered(this.taken.size + PAGE_ROWS);
+      const fresh = await this.look(reader, numbering);
       const lookMs = performance.now() - beganMs;
-      const fresh = seen.filter((seq) => !this.taken.has(seq)).slice(0, PAGE_ROWS);
       for await (const batch of reader.fetch(await reader.sizes(fresh), signal)) {
         await this.untilFlushed();
         // Only what was really read: the application may have deleted the others meanwhile.
@@ -64,6 +67,7 @@ export class TablePoll implements Source {
         faultPoint('during-poll');
         yield batch;
       }
+      if (fresh.length > 0) this.bound.advance((fresh.at(-1) ?? 0) + 1);
       const more = fresh.length === PAGE_ROWS;
       this.backlogGone = !more && this.taken.size - this.written.length < MAX_ROWS_CAUGHT_UP;
       idleMs = fresh.length > 0 ? MIN_IDLE_MS : Math.min(idleMs * 2, MAX_IDLE_MS);
@@ -74,6 +78,19 @@ export class TablePoll implements Source {
 
   acknowledge(): void {
     // The row itself is the acknowledgement.
+  }
+
+  /** The next rows that are not in hand, a page at most. */
+  private async look(reader: TableReader, numbering: Numbering | undefined): Promise<readonly number[]> {
+    const { bound, taken } = this;
+    if (numbering && bound.wantsHolders(performance.now()))
+      bound.heldBy(await readDrawers(this.options.client, numbering), performance.now());
+    const from = bound.next(performance.now());
+    const inHand = from === undefined ? taken.size : countFrom(taken, from);
+    const { seqs, ...answer } = await reader.undelivered({ limit: inHand + PAGE_ROWS, from, numbering });
+    const fresh = seqs.filter((seq) => !taken.has(seq)).slice(0, PAGE_ROWS);
+    bound.looked({ ...answer, from, lowest: fresh[0], endedMs: performance.now() });
+    return fresh;
   }
 
   /** Only before a look begins: one that began earlier may still see what was removed meanwhile. */
@@ -99,4 +116,10 @@ export class TablePoll implements Source {
       await flush();
     }
   }
+}
+
+function countFrom(seqs: ReadonlySet<number>, from: number): number {
+  let count = 0;
+  for (const seq of seqs) if (seq >= from) count++;
+  return count;
 }

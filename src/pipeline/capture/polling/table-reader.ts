@@ -4,7 +4,14 @@ import { qualified, quoteIdentifier } from '../../../postgres/identifier.ts';
 import type { OutboxEvent, Transaction } from '../event.ts';
 import { parseIdentity } from '../identity.ts';
 import type { Batch } from '../source.ts';
-import { isTooLargeToPrint, keptValues, measureEach, sizeExpression, UNPRINTABLE_BYTES } from './row-size.ts';
+import type { Numbering } from './numbering.ts';
+import {
+  isTooLargeToPrint,
+  keptValues,
+  measureEach,
+  sizeExpression,
+  UNPRINTABLE_BYTES,
+} from './row-size.ts';
 import { TableRow, type TableShape } from './table-row.ts';
 
 /** Which rows are meant. */
@@ -19,6 +26,21 @@ export interface PageRow {
   readonly seq: number;
   /** Bytes of the row's text form, without those of fixed length. */
   readonly bytes: number;
+}
+
+export interface LookRequest {
+  readonly limit: number;
+  /** undefined: from the beginning of the table. */
+  readonly from: number | undefined;
+  readonly numbering: Numbering | undefined;
+}
+
+export interface LookAnswer {
+  readonly seqs: readonly number[];
+  /** Last number that the sequence has given out. */
+  readonly drawn: number | undefined;
+  /** On the server, without waiting for other statements of the connection. */
+  readonly tookMs: number;
 }
 
 /** Rows in one page, and bytes of payload in one fetch; an event larger than that is fetched alone. */
@@ -65,21 +87,34 @@ export class TableReader {
     const { rows } = await client.query<{ seq: string; bytes: string | null }>(
       `select ${seq} as seq, ${size} as bytes
          from ${this.table}
-        where ${seq} > $1 ${this.isUndelivered('and')} ${condition} order by ${seq} limit $2`,
+        where ${[`${seq} > $1`, ...this.undeliveredCondition()].join(' and ')} ${condition} order by ${seq} limit $2`,
       [after, PAGE_ROWS, ...values],
     );
     return rows.map((row) => ({ seq: parseIdentity(columns.seq, row.seq), bytes: Number(row.bytes ?? 0) }));
   }
 
-  /** Numbers of the first `limit` rows that are undelivered now, of one snapshot. */
-  async undelivered(limit: number): Promise<number[]> {
+  /**
+   * Numbers of the first `limit` rows that are undelivered now, of one snapshot, from the number `from` on. From the
+   * beginning there is no condition: a row without a valid number must be told, not left out.
+   */
+  async undelivered({ limit, from, numbering }: LookRequest): Promise<LookAnswer> {
     const { columns } = this.config.outbox;
     const seq = quoteIdentifier(columns.seq);
-    const { rows } = await this.client.query<{ seq: string }>(
-      `select ${seq} as seq from ${this.table} ${this.isUndelivered('where')} order by ${seq} limit $1`,
-      [limit],
+    const conditions = [...this.undeliveredCondition(), ...(from === undefined ? [] : [`${seq} >= $2`])];
+    const where = conditions.length > 0 ? `where ${conditions.join(' and ')}` : '';
+    const { rows } = await this.client.query<{ seqs: string; drawn: string | null; took_ms: string }>(
+      `select array_to_string(array(
+                select ${seq} from ${this.table} ${where} order by ${seq} limit $1), ',', 'NULL') as seqs,
+              ${numbering ? drawnFrom(numbering) : 'null'} as drawn,
+              extract(epoch from clock_timestamp() - statement_timestamp()) * 1000 as took_ms`,
+      from === undefined ? [limit] : [limit, from],
     );
-    return rows.map((row) => parseIdentity(columns.seq, row.seq));
+    const [{ seqs, drawn, took_ms: tookMs }] = rows as [(typeof rows)[number]];
+    return {
+      seqs: seqs === '' ? [] : seqs.split(',').map((number) => parseIdentity(columns.seq, number)),
+      drawn: drawn === null ? undefined : Number(drawn),
+      tookMs: Number(tookMs),
+    };
   }
 
   /** What `nextPage` tells, of these rows, as far as they are still there. */
@@ -87,9 +122,9 @@ export class TableReader {
     return seqs.length === 0 ? [] : await this.nextPage({ seqs }, BEFORE_ALL);
   }
 
-  private isUndelivered(word: 'where' | 'and'): string {
+  private undeliveredCondition(): readonly string[] {
     const { cleanup, outbox } = this.config;
-    return cleanup === 'mark' ? `${word} ${quoteIdentifier(outbox.columns.deliveredAt)} is null` : '';
+    return cleanup === 'mark' ? [`${quoteIdentifier(outbox.columns.deliveredAt)} is null`] : [];
   }
 
   private async readShape(): Promise<TableShape> {
@@ -130,6 +165,11 @@ export class TableReader {
     );
     return rows.map((values) => toEvent(shape, values, columns, leftBytes));
   }
+}
+
+/** `last_value` of a sequence that nobody has drawn from is the number that comes next. */
+function drawnFrom({ sequence }: Numbering): string {
+  return `(select case when is_called then last_value else last_value - 1 end from ${sequence})`;
 }
 
 interface Where {
