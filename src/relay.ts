@@ -330,7 +330,7 @@ export class Relay {
         slot: this.options.config.slotName,
         version: this.options.version,
       }),
-      metrics: () => observer.metrics.text(),
+      metrics: () => observer.exposition(this.mayStart()),
     };
   }
 }

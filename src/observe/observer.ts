@@ -41,7 +41,16 @@ export class Observer {
     this.currentMode = mode;
     this.currentReason = reason;
     this.metrics.setMode(mode, reason);
-    this.metrics.leader.set(mode === 'streaming' || mode === 'polling' ? 1 : 0);
+  }
+
+  /**
+   * The metrics as text. `holdsLease`: at this moment; who is cut off from the database learns from its own clock alone
+   * that another may lead by now, and both would call themselves the leader.
+   */
+  exposition(holdsLease: boolean): Promise<string> {
+    const delivers = this.currentMode === 'streaming' || this.currentMode === 'polling';
+    this.metrics.leader.set(delivers && holdsLease ? 1 : 0);
+    return this.metrics.text();
   }
 
   durable(durable: readonly Durable[]): void {
