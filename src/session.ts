@@ -57,6 +57,15 @@ export interface SessionEnd {
   readonly led: boolean;
 }
 
+const SETTINGS = {
+  // Index scans for a handful of rows, whatever the statistics of a table that is empty most of the time say.
+  // Nor a bitmap, which would read all that is left of a backlog again for each page of the table pass.
+  enable_seqscan: 'off',
+  enable_bitmapscan: 'off',
+  // As durable as the local disk: waiting for standbys would only delay the acknowledgement.
+  synchronous_commit: 'local',
+};
+
 const BEYOND_EVERYTHING = 2n ** 64n;
 
 /** One period of leading: from the first connection to its loss, or to the end of the process. */
@@ -107,11 +116,6 @@ export class Session {
     const client = await this.connect(connections);
     if (!client) return;
     try {
-      // Index scans for a handful of rows, whatever the statistics of a table that is empty most of the time say.
-      // Nor a bitmap, which would read all that is left of a backlog again for each page of the table pass.
-      await client.query('set enable_seqscan = off; set enable_bitmapscan = off');
-      // As durable as the local disk: waiting for standbys would only delay the acknowledgement.
-      await client.query('set synchronous_commit = local');
       await this.deliver(client);
     } finally {
       await disconnect(client);
@@ -129,6 +133,7 @@ export class Session {
       return await connect(config.database.connection(), {
         applicationName: 'outbox-relay',
         signal: connecting.signal,
+        settings: SETTINGS,
       });
     } catch (error) {
       if (!stop.aborted) throw error;

@@ -15,6 +15,7 @@ import { dropSlot, isOurs, readSlot, type Slot } from './pipeline/capture/stream
 import { ReplicationStream } from './pipeline/capture/streaming/stream.ts';
 import type { Progress, ProgressStore } from './pipeline/settle/progress.ts';
 import { attemptEach, clientConfig, connect, disconnect } from './postgres/connect.ts';
+import { isPooled } from './postgres/pooler.ts';
 import type { OutboxTable } from './postgres/outbox-table.ts';
 import type { Stage } from './stage.ts';
 
@@ -48,6 +49,7 @@ export class SlotKeeper {
   /** Where to begin. Throws what stands in the way of streaming. */
   async findStart(client: Client, table: OutboxTable): Promise<StreamingStart> {
     const { config, store } = this.options;
+    if (isPooled(client)) throw pooler();
     const checked = await checkStreaming(client, config, table);
     const { database } = checked;
     const retentionLimitBytes = this.mayPoll ? config.walRetentionLimitBytes : Infinity;
@@ -268,4 +270,10 @@ export class SlotKeeper {
       action({ ...clientConfig(connection, tls), application_name: 'outbox-relay' }),
     );
   }
+}
+
+function pooler(): RelayError {
+  return new RelayError('stop', 'pooler', 'the connection goes through a pooler, which can not stream', {
+    advice: 'Let DATABASE_URL name PostgreSQL itself to stream from it, or set SOURCE=polling.',
+  });
 }

@@ -45,10 +45,10 @@ export class Monitor {
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
-        const options = { applicationName: 'outbox-relay monitor', signal };
+        const settings = { enable_seqscan: 'off' };
+        const options = { applicationName: 'outbox-relay monitor', signal, settings };
         const client = await connect(this.config.database.connection(), options);
         try {
-          await client.query('set enable_seqscan = off');
           this.hasCreatedAt = await this.readHasCreatedAt(client);
           await this.probeUntil(client, signal);
         } finally {

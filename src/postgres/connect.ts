@@ -1,6 +1,7 @@
 import { Socket } from 'node:net';
 import { Client, type ClientConfig, type CustomTypesConfig } from 'pg';
 import type { DatabaseConnection } from '../config/config.ts';
+import { comesThroughPooler, refusesOptions, settingsInEachTransaction } from './pooler.ts';
 import { type Tls, isTlsRefusal, tlsAttempts } from './tls.ts';
 
 /**
@@ -95,31 +96,46 @@ export async function connect(
     readonly queryTimeoutMs?: number;
   },
 ): Promise<Client> {
+  const settings = { ...CONTROL_SETTINGS, ...options.settings };
   return await attemptEach(connection, async (tls) => {
-    options.signal.throwIfAborted();
-    const socket = new Socket();
-    const client = new Client({
-      ...clientConfig(connection, tls, { ...CONTROL_SETTINGS, ...options.settings }),
+    const config = {
+      ...clientConfig(connection, tls, settings),
       application_name: options.applicationName,
-      query_timeout: options.queryTimeoutMs ?? QUERY_TIMEOUT_MS,
-      stream: () => socket,
-    });
-    sockets.set(client, socket);
-    // Without a listener a broken connection would be an uncaught exception. Who uses the client gets the same error
-    // from the query in flight, or adds a listener of its own.
-    client.on('error', () => undefined);
-    const abort = (): void => void socket.destroy();
-    options.signal.addEventListener('abort', abort, { once: true });
-    socket.once('close', () => options.signal.removeEventListener('abort', abort));
+      query_timeout: QUERY_TIMEOUT_MS,
+    };
     try {
-      await client.connect();
+      const client = await openClient(config, options.signal);
+      if (!(await comesThroughPooler(client).catch(() => false))) return client;
+      settingsInEachTransaction(client, { ...TEXT_SETTINGS, ...settings });
+      return client;
     } catch (error) {
-      socket.destroy();
-      options.signal.throwIfAborted();
-      throw error;
+      if (!refusesOptions(error)) throw error;
+      const client = await openClient({ ...config, options: '' }, options.signal);
+      settingsInEachTransaction(client, { ...TEXT_SETTINGS, ...settings });
+      return client;
     }
-    return client;
   });
+}
+
+async function openClient(config: ClientConfig, signal: AbortSignal): Promise<Client> {
+  signal.throwIfAborted();
+  const socket = new Socket();
+  const client = new Client({ ...config, stream: () => socket });
+  sockets.set(client, socket);
+  // Without a listener a broken connection would be an uncaught exception. Who uses the client gets the same error
+  // from the query in flight, or adds a listener of its own.
+  client.on('error', () => undefined);
+  const abort = (): void => void socket.destroy();
+  signal.addEventListener('abort', abort, { once: true });
+  socket.once('close', () => signal.removeEventListener('abort', abort));
+  try {
+    await client.connect();
+  } catch (error) {
+    socket.destroy();
+    signal.throwIfAborted();
+    throw error;
+  }
+  return client;
 }
 
 /** Says goodbye, and cuts the socket when the server does not answer within `deadlineMs`. Never rejects. Idempotent. */
