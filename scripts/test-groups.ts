@@ -3,20 +3,42 @@ import type { run } from 'node:test';
 /** What node's test runner reports. */
 export type TestEvent = ReturnType<typeof run> extends AsyncIterable<infer Event> ? Event : never;
 
-/** Cheap ones first: a mistake that a unit test finds should not cost the time of the others. */
-const ORDER = ['test/unit', 'test/postgres', 'test/kafka', 'test/rabbitmq', 'test/relay', 'test/fault'];
+/**
+ * Unit tests first: a mistake that they find should not cost the time of the others. Then the folders with the longest
+ * files: one of them that began last would run alone at the end.
+ */
+const ORDER = ['test/unit', 'test/fault', 'test/kafka', 'test/relay', 'test/rabbitmq', 'test/services'];
 
-function place(group: string): number {
-  const index = ORDER.indexOf(group);
+export function groupOf(file: string): string {
+  return file.split('/').slice(0, 2).join('/');
+}
+
+function place(file: string): number {
+  const index = ORDER.indexOf(groupOf(file));
   return index < 0 ? ORDER.length : index;
 }
 
-/** Files by their folder below `test/`, in the order in which they run. */
-export function groupFiles(files: readonly string[]): [group: string, files: string[]][] {
-  const groups = Map.groupBy(files, (file) => file.split('/').slice(0, 2).join('/'));
-  return [...groups]
-    .map(([group, members]): [string, string[]] => [group, members.toSorted()])
-    .toSorted(([a], [b]) => place(a) - place(b) || a.localeCompare(b));
+/** Files in the order in which they start. */
+export function inOrder(files: readonly string[]): string[] {
+  return files.toSorted((a, b) => place(a) - place(b) || a.localeCompare(b));
+}
+
+export interface FileTime {
+  readonly file: string;
+  readonly seconds: number;
+}
+
+/** A line for each folder with what its files took one after the other, and one for each file that took longest. */
+export function timeLines(times: readonly FileTime[]): string[] {
+  const groups = Map.groupBy(times, ({ file }) => groupOf(file));
+  const slowest = times.toSorted((a, b) => b.seconds - a.seconds).slice(0, 5);
+  return [
+    ...[...groups].map(([group, members]) => {
+      const sum = members.reduce((seconds, member) => seconds + member.seconds, 0);
+      return `${group}: ${members.length} files, ${sum.toFixed(1)} s one after the other`;
+    }),
+    ...slowest.map(({ file, seconds }) => `${file}: ${seconds.toFixed(1)} s`),
+  ];
 }
 
 const COUNTS = ['tests', 'suites', 'passed', 'failed', 'cancelled', 'skipped', 'todo'] as const;
@@ -36,7 +58,6 @@ export class Totals {
     skipped: 0,
     todo: 0,
   };
-  private durationMs = 0;
   private success = true;
   /** Names of tests that were skipped or are to do. */
   readonly unchecked: string[] = [];
@@ -45,7 +66,7 @@ export class Totals {
   take({ type, data }: TestEvent): boolean {
     if (type === 'test:summary') {
       if (data.file !== undefined) return true;
-      this.add(data.counts, data.duration_ms, data.success);
+      this.add(data.counts, data.success);
       return false;
     }
     if (type === 'test:pass' || type === 'test:fail') {
@@ -58,9 +79,8 @@ export class Totals {
     return !(type === 'test:diagnostic' && data.nesting === 0 && SUMMARY_LINE.test(data.message));
   }
 
-  private add(counts: Counts, durationMs: number, success: boolean): void {
+  private add(counts: Counts, success: boolean): void {
     for (const name of COUNTS) this.counts[name] += counts[name];
-    this.durationMs += durationMs;
     this.success &&= success;
   }
 
@@ -69,8 +89,8 @@ export class Totals {
   }
 
   /** In the words of node's own reporter, which other tools read. */
-  summary(): string[] {
+  summary(durationMs: number): string[] {
     const lines = COUNTS.map((name) => `${TITLES[name] ?? name} ${this.counts[name]}`);
-    return [...lines, `duration_ms ${this.durationMs.toFixed(3)}`];
+    return [...lines, `duration_ms ${durationMs.toFixed(3)}`];
   }
 }

@@ -1,13 +1,14 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { globSync, statSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { run } from 'node:test';
 import { spec } from 'node:test/reporters';
 import { fileURLToPath } from 'node:url';
-import { groupFiles, Totals } from './test-groups.ts';
-import type { TestEvent } from './test-groups.ts';
+import { groupOf, inOrder, timeLines, Totals } from './test-groups.ts';
+import type { FileTime, TestEvent } from './test-groups.ts';
+import { runInLanes } from './test-lanes.ts';
 import { TestServices } from './test-services.ts';
 
 /**
@@ -15,10 +16,17 @@ import { TestServices } from './test-services.ts';
  * Ends with exit code 1 also when a test is skipped or marked "to do": a promise that is not checked is not kept.
  */
 
-const CONCURRENCY = 2;
+/** Unit tests keep a core busy each; the others wait for servers and deadlines half of the time. */
+const UNIT_LANES = Math.max(2, availableParallelism());
+const SERVER_LANES = UNIT_LANES + 1;
 const FILE_TIMEOUT_MS = 600_000;
 /** They need nothing and nobody: one that takes longer hangs. */
 const UNIT_TIMEOUT_MS = 60_000;
+/**
+ * Brokers of the tests live for seconds: started without the optimising compiler they cost half of the time, and the
+ * machine's cores are what the tests wait for.
+ */
+const JAVA_OPTIONS = '-XX:TieredStopAtLevel=1';
 
 const CHECKS: readonly (readonly [name: string, command: string, args: readonly string[]])[] = [
   ['lint', 'oxlint', ['--type-aware', '--deny-warnings']],
@@ -57,7 +65,11 @@ function testFiles(paths: readonly string[]): string[] {
   });
 }
 
-/** Events of all groups as one run, so that there is one list of failures and one summary at the end. */
+function isUnit(file: string): boolean {
+  return groupOf(file) === 'test/unit';
+}
+
+/** Events of all files as one run, so that there is one list of failures and one summary at the end. */
 async function* testEvents(options: {
   files: readonly string[];
   totals: Totals;
@@ -65,22 +77,22 @@ async function* testEvents(options: {
   closing: () => readonly string[];
 }): AsyncGenerator<TestEvent> {
   const { files, totals, signal, closing } = options;
-  for (const [group, members] of groupFiles(files)) {
-    if (signal.aborted) break;
-    const started = performance.now();
-    const events = run({
-      files: members,
-      concurrency: CONCURRENCY,
-      timeout: group === 'unit' ? UNIT_TIMEOUT_MS : FILE_TIMEOUT_MS,
-      signal,
-    });
-    for await (const event of events as AsyncIterable<TestEvent>) {
-      if (totals.take(event)) yield event;
+  const startMs = performance.now();
+  const unit = { count: UNIT_LANES, fileTimeoutMs: UNIT_TIMEOUT_MS, signal };
+  const others = { count: SERVER_LANES, fileTimeoutMs: FILE_TIMEOUT_MS, signal };
+  const phases = [
+    runInLanes(inOrder(files.filter(isUnit)), unit),
+    runInLanes(inOrder(files.filter((file) => !isUnit(file))), others),
+  ];
+  const times: FileTime[] = [];
+  for (const phase of phases) {
+    for await (const { file, seconds: took, events } of phase) {
+      times.push({ file, seconds: took });
+      yield* events.filter((event) => totals.take(event));
     }
-    yield diagnostic(`${group}: ${members.length} files, ${seconds(started)}`);
   }
-  for (const line of closing()) yield diagnostic(line);
-  for (const line of totals.summary()) yield diagnostic(line);
+  const summary = totals.summary(performance.now() - startMs);
+  for (const line of [...timeLines(times), ...closing(), ...summary]) yield diagnostic(line);
 }
 
 function diagnostic(message: string): TestEvent {
@@ -92,6 +104,7 @@ async function main(paths: readonly string[], signal: AbortSignal): Promise<bool
   const failedChecks = paths.length === 0 ? await check(signal) : [];
   const services = await TestServices.start(say);
   process.env['TEST_SERVICES'] = services.url;
+  process.env['JAVA_TOOL_OPTIONS'] ??= JAVA_OPTIONS;
   const totals = new Totals();
   try {
     const closing = (): string[] => [

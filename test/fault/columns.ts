@@ -25,7 +25,7 @@ export function describeFaultTable(
     }
   };
   describe(`every fault point, delivering to ${name}`, { concurrency: true }, () => {
-    test('P1 P3 SIGKILL at every fault point: nothing lost, order kept', { timeout: 150_000 }, async (t) => {
+    test('P1 P3 SIGKILL at every fault point: nothing lost, order kept', { timeout: 300_000 }, async (t) => {
       const result = await withTable(async (table) => {
         for (const point of POINTS) await table.kill(point);
         return await table.finish();
@@ -36,7 +36,7 @@ export function describeFaultTable(
 
     test(
       'P1 P3 P4 SIGSTOP for 2 s at every fault point: nothing lost, order kept',
-      { timeout: 150_000 },
+      { timeout: 300_000 },
       async (t) => {
         const result = await withTable(async (table) => {
           const drained = { code: 0, signal: null };
@@ -55,7 +55,7 @@ export function describeFaultTable(
   describe(`every fault point, delivering to ${name}, cut off`, () => {
     test(
       'P1 P3 all connections cut at every fault point: nothing lost, order kept',
-      { timeout: 150_000 },
+      { timeout: 300_000 },
       async (t) => {
         const result = await withTable(async (table) => {
           await table.cutConnections();

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { groupFiles } from '../../../scripts/test-groups.ts';
+import { inOrder } from '../../../scripts/test-groups.ts';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 const launcher = `${root}scripts/with-dependencies.mjs`;
@@ -75,9 +75,10 @@ test('test runner: unit tests first, unknown folders last', () => {
     'test/unit/x/b.test.ts',
     'test/unit/a.test.ts',
   ];
-  assert.deepEqual(groupFiles(files), [
-    ['test/unit', ['test/unit/a.test.ts', 'test/unit/x/b.test.ts']],
-    ['test/fault', ['test/fault/a.test.ts']],
-    ['test/zoo', ['test/zoo/a.test.ts']],
+  assert.deepEqual(inOrder(files), [
+    'test/unit/a.test.ts',
+    'test/unit/x/b.test.ts',
+    'test/fault/a.test.ts',
+    'test/zoo/a.test.ts',
   ]);
 });
