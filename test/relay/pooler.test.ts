@@ -11,6 +11,13 @@ import { RelayProcess } from '../support/relay-process.ts';
 const SHARED = `select current_setting('synchronous_commit') || current_setting('enable_seqscan') || current_setting('statement_timeout')
   || current_setting('bytea_output') as settings, count(*) from generate_series(1, 3)`;
 
+async function settings(url: string): Promise<string> {
+  return await withClient(
+    url,
+    async (client) => (await client.query<{ settings: string }>(SHARED)).rows[0]?.settings ?? '',
+  );
+}
+
 test('P1 P3 P5 P8 behind PgBouncer in transaction mode: it polls, says why, and changes no setting of others', async () => {
   const outbox = await openOutbox();
   const pooler = await startPgbouncer(outbox.url);
@@ -22,11 +29,6 @@ test('P1 P3 P5 P8 behind PgBouncer in transaction mode: it polls, says why, and 
     relays.push(relay);
     return relay;
   };
-  const settings = async (url: string): Promise<string> =>
-    await withClient(
-      url,
-      async (client) => (await client.query<{ settings: string }>(SHARED)).rows[0]?.settings ?? '',
-    );
   try {
     const expected = await settings(outbox.url);
     const relay = start();
