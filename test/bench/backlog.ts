@@ -15,7 +15,13 @@ export interface Backlog {
  */
 export async function fillBacklog(
   serverUrl: string,
-  options: { events: number; keys: number; env: Readonly<Record<string, string>> },
+  options: {
+    events: number;
+    keys: number;
+    env: Readonly<Record<string, string>>;
+    /** SQL that makes the table, when it is not that of `migrate`. */
+    prepare?: string;
+  },
 ): Promise<Backlog> {
   const name = `bench_${Date.now().toString(36)}`;
   await query(serverUrl, `create database ${name}`);
@@ -28,7 +34,9 @@ export async function fillBacklog(
     HTTP_PORT: '0',
     ...options.env,
   };
-  await RelayProcess.start({ args: ['migrate'], env }).exit;
+  if (options.prepare) await query(url.href, options.prepare);
+  const adopt = options.prepare ? ['--adopt'] : [];
+  await RelayProcess.start({ args: ['migrate', ...adopt], env }).exit;
   const first = RelayProcess.start({ env });
   await first.waitForLine(options.env['SOURCE'] === 'polling' ? /mode: polling/ : /mode: streaming/);
   first.kill('SIGTERM');
