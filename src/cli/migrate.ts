@@ -1,6 +1,7 @@
 import { loadDatabasePart } from '../config/load.ts';
 import { connect, disconnect } from '../postgres/connect.ts';
 import { type MigrationReport, migrate } from '../postgres/migrate.ts';
+import { offerSizeLimit } from '../postgres/size-limit.ts';
 import { type CommandContext, loadOptions } from './command.ts';
 import { EXIT_FAILED } from './failure.ts';
 
@@ -24,6 +25,11 @@ export async function run(context: CommandContext): Promise<number> {
     });
     if (dryRun) context.stdout.write(report.sql);
     else context.stdout.write(summary(report));
+    const offer = report.applied.length > 0 ? await offerSizeLimit(client, config.outbox) : undefined;
+    if (offer !== undefined)
+      context.stderr.write(
+        `-- offered, not run; keeps rows out that are too large for the relay:\n-- ${offer}\n`,
+      );
     for (const remark of report.remarks)
       context.stderr.write(`warning: ${remark.message}\n  remedy: ${remark.remedy}\n`);
     const unfinished = report.remarks.some((remark) => remark.code === 'publication');
