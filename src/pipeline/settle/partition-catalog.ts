@@ -3,6 +3,7 @@ import type { OutboxConfig } from '../../config/config.ts';
 import { RelayError } from '../../errors/errors.ts';
 import { qualified } from '../../postgres/identifier.ts';
 import { readOutboxTable } from '../../postgres/outbox-table.ts';
+import { isPooled } from '../../postgres/pooler.ts';
 import { partitionKey, type Partition, type PartitionKey } from './partition-range.ts';
 
 /** Longest wait for a lock; what is not got is tried again by a later step. */
@@ -15,13 +16,24 @@ export interface PartitionedTable {
   readonly partitions: readonly Partition[];
 }
 
+/**
+ * Through a pooler every statement is a transaction, and DETACH CONCURRENTLY must not be in one; nor would a lock_timeout
+ * that is set outside of one stay with our connection. Throws RelayError.
+ */
+export function refusePooler(client: Client): void {
+  if (!isPooled(client)) return;
+  throw new RelayError('retry', 'partition-pooler', 'partitions are not dropped through a pooler', {
+    advice: 'Point DATABASE_URL to the server itself, or drop partitions by other means.',
+  });
+}
+
 /** Throws RelayError when none of its partitions can be dropped. */
 export async function readPartitionedTable(client: Client, outbox: OutboxConfig): Promise<PartitionedTable> {
   const table = qualified(outbox.schema, outbox.table);
   const { rows } = await client.query<Record<string, string | null>>(
     `select p.partstrat as strategy, p.partnatts as columns, (p.partdefid <> 0)::text as has_default,
             o.opcintype::regtype::text as key_type, a.attname as key_column,
-            extract(epoch from clock_timestamp()) * 1000 as now_ms, current_setting('lock_timeout') as lock_timeout
+            extract(epoch from clock_timestamp()) * 1000 as now_ms
        from pg_partitioned_table p join pg_opclass o on o.oid = p.partclass[0]
        left join pg_attribute a on a.attrelid = p.partrelid and a.attnum = p.partattrs[0]
       where p.partrelid = to_regclass($1)`,
@@ -38,8 +50,6 @@ export async function readPartitionedTable(client: Client, outbox: OutboxConfig)
     });
   if (!key) throw notRanged(table);
   if (row['has_default'] === 'true') throw hasDefault(table);
-  // A pooler between us and the server may have dropped it, and a setting made later would stay with its connection.
-  if (row['lock_timeout'] !== LOCK_TIMEOUT) throw noLockTimeout();
   const partitions = await readPartitions(client, table);
   const pending = partitions.find(({ detachPending }) => detachPending);
   if (pending) throw detachUnderWay(table, pending.name);
@@ -126,18 +136,6 @@ function detachUnderWay(table: string, name: string): RelayError {
     `somebody else is detaching ${name}, and that has not ended`,
     {
       advice: `If it was interrupted: ALTER TABLE ${table} DETACH PARTITION ${name} FINALIZE;`,
-    },
-  );
-}
-
-function noLockTimeout(): RelayError {
-  return new RelayError(
-    'retry',
-    'partition-lock-timeout',
-    'partitions are not dropped: lock_timeout does not hold on this connection',
-    {
-      advice:
-        'A pooler drops it; point DATABASE_URL to the server itself, or drop partitions by other means.',
     },
   );
 }

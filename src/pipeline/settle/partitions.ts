@@ -1,7 +1,7 @@
 import type { Client } from 'pg';
 import type { Config } from '../../config/config.ts';
 import { qualified, quoteIdentifier } from '../../postgres/identifier.ts';
-import { partitionState, readPartitionedTable } from './partition-catalog.ts';
+import { partitionState, readPartitionedTable, refusePooler } from './partition-catalog.ts';
 import { endedPartitions, type EndedPartition, type Partition } from './partition-range.ts';
 
 const LOCK_NOT_AVAILABLE = '55P03';
@@ -47,6 +47,7 @@ export class PartitionDropper {
 
   /** One partition at most. `client` waits for no lock longer than LOCK_TIMEOUT. */
   async step(client: Client): Promise<PartitionStep> {
+    refusePooler(client);
     const dropping = await this.readDropping(client);
     if (dropping) return await this.goOn(client, dropping);
     const found = await this.findDelivered(client);
