@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util';
 import { assertBrokerOutage, assertDatabaseOutage } from '../test/fault/assert-outage.ts';
 import type { OutageResult } from '../test/fault/outage.ts';
 import { kafkaOutage, postgresOutage, rabbitmqOutage } from '../test/fault/outages.ts';
+import { runIdle, runWalLimit } from './fault-slot.ts';
 import { Scene, interruptedDelivery } from '../test/support/crash-run.ts';
 import type { Verdict } from '../test/support/judge.ts';
 import type { BrokerName } from '../test/support/target.ts';
@@ -15,6 +16,10 @@ const USAGE = `The long form of the fault tests.
       four writers, 100 keys, 1,000 events a second, 15 % rolled back; the relay is ended at random moments
   npm run fault -- --outage kafka|rabbitmq|postgres [--seconds 60] [--times 3]
       the server goes away under load and comes back (PostgreSQL: so many times, half of the commits asynchronous)
+  npm run fault -- --wal-limit 200 [--seconds 60] [--rate 2000]
+      the broker is away for so long; what a slot keeps of the log never passes so many MiB by more than a segment
+  npm run fault -- --idle [--seconds 60]
+      nothing happens in the outbox, much beside it: what the slot keeps of the log does not grow; from 61 s on
 
 Without --broker both, without --signal both. Each run appends a line to --results (default results/fault.jsonl);
 a run that has its line there is not repeated (--again repeats it). Exit code 1 when a promise was broken.
@@ -41,6 +46,9 @@ function options() {
       outage: { type: 'string' },
       seconds: { type: 'string', default: '60' },
       times: { type: 'string', default: '3' },
+      'wal-limit': { type: 'string' },
+      rate: { type: 'string', default: '2000' },
+      idle: { type: 'boolean', default: false },
       results: { type: 'string', default: 'results/fault.jsonl' },
       again: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
@@ -76,6 +84,7 @@ function planned(given: Options): Run[] {
       run: async () => await runOutage(server, seconds, times),
     }));
   }
+  if (given['wal-limit'] !== undefined || given.idle) return plannedOfSlot(given);
   const rounds = whole('rounds', given.rounds);
   const seed = whole('seed', given.seed);
   return oneOf('broker', given.broker, ['kafka', 'rabbitmq']).flatMap((broker) =>
@@ -84,6 +93,21 @@ function planned(given: Options): Run[] {
       run: async () => await runInterrupted({ broker, signal, rounds, seed }),
     })),
   );
+}
+
+function plannedOfSlot(given: Options): Run[] {
+  const seconds = whole('seconds', given.seconds);
+  if (given.idle)
+    return ([18, 14] as const).map((version) => ({
+      name: `idle outbox ${seconds} s PostgreSQL ${version}`,
+      run: async () => await runIdle(version, seconds),
+    }));
+  const rate = whole('rate', given.rate);
+  const limitMib = whole('wal-limit', given['wal-limit'] ?? '');
+  return (['in-use', 'in-the-making'] as const).map((slot) => ({
+    name: `wal-limit ${limitMib} MiB ${seconds} s ${rate}/s slot ${slot}`,
+    run: async () => await runWalLimit(slot, { seconds, rate, limitMib }),
+  }));
 }
 
 async function runInterrupted(run: {

@@ -25,9 +25,9 @@ export function streamings(relay: RelayProcess): number {
 }
 
 /** Waits until the relay has begun to stream for the `count`th time. */
-export async function streamedTimes(relay: RelayProcess, count: number): Promise<void> {
+export async function streamedTimes(relay: RelayProcess, count: number, timeoutMs = 30_000): Promise<void> {
   const what = `streaming to begin ${count} times`;
-  await until(() => streamings(relay) >= count, { what, timeoutMs: 30_000 }).catch((error: unknown) => {
+  await until(() => streamings(relay) >= count, { what, timeoutMs }).catch((error: unknown) => {
     throw new Error(`${String(error)}\n${relay.output}`, { cause: error });
   });
 }

@@ -1,0 +1,86 @@
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, describe, test } from 'node:test';
+import { RelayError } from '../../src/errors/errors.ts';
+import type { PublisherEvents } from '../../src/pipeline/publish/publisher.ts';
+import { CaptureScene, type RunningRelay } from '../support/capture.ts';
+import { MemoryPublisher } from '../support/memory-publisher.ts';
+import { until } from '../support/until.ts';
+
+const LIMIT_BYTES = 4 * 1024 ** 2;
+
+/** A broker whose credentials expire: it works, and then nothing but a person helps. */
+class ExpiringPublisher extends MemoryPublisher {
+  private expired: ((error: Error) => void) | undefined;
+
+  override attach(events: PublisherEvents): this {
+    this.expired = events.onFatal;
+    return super.attach(events);
+  }
+
+  expire(): void {
+    this.expired?.(new RelayError('stop', 'credentials', 'password expired', { advice: 'Renew it.' }));
+  }
+}
+
+describe('the slot never endangers the database', () => {
+  let scene: CaptureScene;
+  const relays: RunningRelay[] = [];
+
+  beforeEach(async () => {
+    scene = await CaptureScene.open();
+  });
+
+  afterEach(async () => {
+    for (const relay of relays.splice(0)) await relay.stop();
+    await scene.close();
+  });
+
+  async function streaming(publisher: MemoryPublisher, env: Record<string, string>): Promise<RunningRelay> {
+    const relay = scene.relay(publisher, env);
+    relays.push(relay);
+    await relay.logged(/mode: streaming/);
+    return relay;
+  }
+
+  const limited = { WAL_RETENTION_LIMIT_BYTES: String(LIMIT_BYTES) };
+  const noise = `create table noise as select repeat(md5(n::text), 30) as text from generate_series(1, 20000) n`;
+
+  test('P1 P5 P6 halted by its broker, nobody reads the slot: it is dropped at the limit, and nothing is lost', async () => {
+    const publisher = new ExpiringPublisher();
+    const relay = await streaming(publisher, limited);
+    await scene.insert(3);
+    await scene.untilEmpty();
+    publisher.expire();
+    await relay.logged(/halted: this needs a person/);
+    await scene.insert(3, 4);
+    await scene.sql(noise);
+    await until(async () => (await scene.slot()) === undefined, { what: 'the slot to be dropped' });
+    await relay.logged(/wal-limit|keeps \d+ bytes of the log/);
+    await relay.stop();
+    const next = await streaming(new MemoryPublisher(), limited);
+    await scene.untilEmpty();
+    assert.equal(next.publisher.received.length, 3);
+  });
+
+  test('P6 a slot that this outbox had under another name is offered for removal with its statement, and stays', async () => {
+    const { name } = scene.database;
+    const former = `${name}_former`;
+    const first = await streaming(new MemoryPublisher(), { SLOT_NAME: former });
+    await first.stop();
+    const active = 'select active::text from pg_replication_slots where slot_name = $1';
+    await until(async () => (await scene.value(active, [former])) === 'false', { what: 'its reader to end' });
+    // Somebody else's, whatever its name looks like: no relay of this outbox knows it.
+    await scene.makeSlot(`${name}_other`);
+    const relay = await streaming(new MemoryPublisher(), {});
+    const line = await relay.logged(/under another SLOT_NAME/);
+    assert.match(line, new RegExp(`"statement":"select pg_drop_replication_slot\\('${former}'\\);"`));
+    assert.ok(!line.includes(`${name}_other`), line);
+    const slots = await scene.sql<'slot'>(
+      'select slot_name as slot from pg_replication_slots where database = current_database() order by 1',
+    );
+    assert.deepEqual(
+      slots.map(({ slot }) => slot),
+      [name, former, `${name}_other`],
+    );
+  });
+});
