@@ -77,6 +77,7 @@ test(
   async () => {
     const { topic } = await freshTopic({ client: client(), partitions: 6, replicas: 3 });
     await withDriver(4000, async (driver) => {
+      driver.publisher.lead?.(topic);
       const all: Message[] = [];
       const send = (count: number): void => {
         const portion = series(topic, all.length, all.length + count);

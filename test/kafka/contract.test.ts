@@ -40,8 +40,12 @@ async function subject(): Promise<Subject> {
   const topic = await freshTopic({ client, partitions: 3 });
   return {
     destination: topic.topic,
-    create: (events) =>
-      createKafkaPublisher(kafkaConfig([proxy.address], { requestTimeoutMs: REQUEST_TIMEOUT_MS }), events),
+    create: (events) => {
+      const config = kafkaConfig([proxy.address], { requestTimeoutMs: REQUEST_TIMEOUT_MS });
+      const publisher = createKafkaPublisher(config, events);
+      publisher.lead?.(topic.topic);
+      return publisher;
+    },
     received: async () => (await readTopic(client, topic.topic)).map(toReceived),
     network: {
       cut: () => proxy.cut(),

@@ -52,6 +52,12 @@ export interface Publisher {
    */
   connect(signal: AbortSignal): Promise<void>;
   /**
+   * This process leads from now on. `name` is that of all processes that may lead for this outbox, and of no others. Where the
+   * broker can refuse what an earlier leader still sends, it does from now on; whoever is refused that way gets `onFatal`
+   * with the code `fenced` and the consequence `retry`: it leads no longer. Absent: no broker of this kind can.
+   */
+  lead?(name: string): void;
+  /**
    * Identifies the lane whose order must be kept (Kafka: topic and partition; RabbitMQ: the ordering key).
    * `undefined`: not known yet (Kafka: a topic that was never asked for, or is missing). Such a message may be published,
    * but later ones of its destination must wait behind it: their lane is known once it is.
@@ -76,7 +82,7 @@ export interface Publisher {
 export interface PublisherEvents {
   /** `room()` became greater than 0. */
   readonly onRoom: () => void;
-  /** An error of class `stop` (credentials refused …): the relay halts. The publisher keeps its state and may be closed. */
+  /** An error of class `stop` (credentials refused …): the relay halts. Or `fenced`, see `lead`. The publisher keeps its state and may be closed. */
   readonly onFatal: (error: Error) => void;
   /** The connection to the broker came (true) or went (false); for `/status`, metrics and the log. */
   readonly onConnection: (connected: boolean, reason: string) => void;

@@ -134,7 +134,8 @@ export class Cluster {
     return Math.min(CONNECT_TIMEOUT_MS, this.config.requestTimeoutMs);
   }
 
-  private anyLink(): BrokerLink | undefined {
+  /** Any link that is open. */
+  anyLink(): BrokerLink | undefined {
     for (const node of this.nodes.values()) if (node.link !== undefined) return node.link;
     for (const link of this.strangers) return link;
     return undefined;

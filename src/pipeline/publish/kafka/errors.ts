@@ -17,6 +17,10 @@ const LEADER_MOVED = 'Nothing to do: the relay asks for the new leader and sends
 const REPLICAS =
   'Bring replicas back into sync, or lower min.insync.replicas; the relay keeps sending until enough of them confirm.';
 
+const NEW_EPOCH = 'Nothing to do: the relay asks for a new producer epoch and sends again.';
+const FENCED =
+  'Nothing to do when another relay of this outbox has taken over; otherwise look for a copy of the database whose relay sends to the same topics.';
+
 /** Error codes of the protocol. Source: https://kafka.apache.org/protocol#protocol_error_codes. Unlisted ones retry. */
 const BROKER_ERRORS: Readonly<Record<number, BrokerError>> = {
   2: retry(
@@ -54,7 +58,11 @@ const BROKER_ERRORS: Readonly<Record<number, BrokerError>> = {
   42: retry('invalid-request', 'Report this: the broker could not read the request.'),
   43: stop('format-unsupported', 'Set log.message.format.version of the topic to 0.11 or later.'),
   44: park('policy-violation', "The broker's policy refuses this record; ask who runs it."),
+  45: retry('sequence-out-of-order', NEW_EPOCH),
+  46: retry('sequence-duplicate', NEW_EPOCH),
+  47: retry('fenced', FENCED),
   56: { ...retry('storage-error', 'Look at the disks of the broker.'), staleMetadata: true },
+  59: retry('producer-forgotten', NEW_EPOCH),
   58: authentication(
     'The broker refused the credentials: correct KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD.',
   ),
@@ -65,6 +73,7 @@ const BROKER_ERRORS: Readonly<Record<number, BrokerError>> = {
     'record-refused',
     'A compacted topic refuses records without a key: give ROUTE_KEY a value, or use another topic.',
   ),
+  90: retry('fenced', FENCED),
   89: retry('throttled', 'Raise the quota of the Kafka principal of the relay.'),
 };
 

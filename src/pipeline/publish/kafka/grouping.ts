@@ -2,6 +2,7 @@ import type { Message } from '../../envelope/message.ts';
 import type { OnOutcome } from '../publisher.ts';
 import type { Batch } from './produce-request.ts';
 import { batchBound } from './record-batch.ts';
+import type { Stamp } from './sequences.ts';
 import { partitionFor, type TopicTable } from './topics.ts';
 
 /** Messages of one partition on their way, and whom to tell. */
@@ -17,6 +18,8 @@ export interface Group extends Batch {
   readonly bound: number;
   /** How often the topic was asked for in vain. */
   asked: number;
+  /** Set when it is encoded. */
+  stamp: Stamp | undefined;
 }
 
 /** One group a partition, each in the order of the messages; partition −1 holds all of a topic that is not known. */
@@ -43,6 +46,7 @@ export function groupByPartition(
         since,
         bound: batchBound(part),
         asked: 0,
+        stamp: undefined,
       });
     }
   }

@@ -6,12 +6,14 @@ import type { OnOutcome, Outcome, Publisher, PublisherEvents } from '../publishe
 import { Cluster } from './cluster.ts';
 import { Dialer } from './dialer.ts';
 import { brokerError } from './errors.ts';
+import { Fence } from './fence.ts';
 import type { MetadataAnswer } from './kafkajs.ts';
 import { groupByPartition, type Group } from './grouping.ts';
-import { refusedUnsent, topicOutcome, unknown } from './outcome.ts';
+import { refusedUnsent, unknown } from './outcome.ts';
 import { RoomGate } from './room-gate.ts';
 import { Sender } from './sender.ts';
 import { isLegalTopic, TopicTable } from './topics.ts';
+import { type Judged, judgeAge, judgeProblems } from './waiting-groups.ts';
 
 export interface KafkaPublisherOptions {
   /** Messages that may be outstanding. */
@@ -25,8 +27,6 @@ const MAX_PUBLISH_BYTES = 2 * 1024 * 1024;
 const METADATA_MAX_AGE_MS = 300_000;
 /** How often groups without a leader, and topics that are not there, are asked for again. */
 const NUDGE_MS = 100;
-/** A topic that the cluster is just creating is missing in the first answers. */
-const ASK_BEFORE_MISSING = 3;
 
 /**
  * Forwards messages to Kafka, acks=all: durable means that all in-sync replicas have it.
@@ -61,6 +61,7 @@ class KafkaPublisher implements Publisher {
   private state: State = 'new';
   private outstanding = 0;
   private readonly gate: RoomGate;
+  private readonly fence: Fence;
   private nudgeTimer: NodeJS.Timeout | undefined;
   private metadataSince = 0;
   private readonly ended = new AbortController();
@@ -79,12 +80,23 @@ class KafkaPublisher implements Publisher {
       onMetadata: (answer) => this.learn(answer),
       onFatal: (error) => this.halt(error),
     });
+    this.fence = new Fence({
+      link: (nodeId) => (nodeId === undefined ? this.cluster.anyLink() : this.cluster.linkTo(nodeId)),
+      mayAsk: () => events.mayStart?.() !== false,
+      onReady: () => this.route(),
+      onFenced: (errorCode) => this.haltAt(errorCode, 'another producer epoch has begun'),
+      onNotice: (message) => events.onNotice?.(message),
+    });
   }
 
   async connect(signal: AbortSignal): Promise<void> {
     if (this.closing !== undefined) throw new Error('the Kafka publisher is closed');
     signal.throwIfAborted();
     if (this.state !== 'connected') await this.dialer.once(signal);
+  }
+
+  lead(name: string): void {
+    this.fence.begin(`outbox-relay.${name}`);
   }
 
   laneOf(message: Message): string | undefined {
@@ -159,7 +171,8 @@ class KafkaPublisher implements Publisher {
     }
     const leader = known.leaders[group.partition] ?? -1;
     if (leader < 0) missing.add(topic);
-    if (leader < 0 || this.cluster.linkTo(leader) === undefined) {
+    const ready = leader >= 0 && this.cluster.linkTo(leader) !== undefined;
+    if (!ready || this.fence.holdsBack(group.topicPartition)) {
       this.unrouted.push(group);
       return undefined;
     }
@@ -172,6 +185,7 @@ class KafkaPublisher implements Publisher {
       sender = new Sender(this.config, {
         link: () => this.cluster.linkTo(nodeId),
         mayWrite: () => mayWrite(this.events),
+        stamp: (group) => this.fence.stamp(group),
         settle: (group, outcome, errorCode) => this.settleAnswered(group, outcome, errorCode),
         onBusy: (busy) => this.gate.busy(nodeId, busy),
       });
@@ -185,18 +199,21 @@ class KafkaPublisher implements Publisher {
       this.refresh([group.topic]);
     }
     this.settle(group, outcome);
-    if (errorCode !== undefined && outcome.kind === 'unknown') this.haltAt(errorCode, outcome.reason);
+    if (errorCode === undefined || this.fence.concerns(group, errorCode)) return;
+    if (outcome.kind === 'unknown') this.haltAt(errorCode, outcome.reason);
   }
 
-  /** Sending again can't help against an error that needs a person. */
+  /** Sending again can't help against an error that needs a person, nor when somebody else leads. */
   private haltAt(errorCode: number, reason: string): void {
     const { consequence, code, advice } = brokerError(errorCode);
-    if (consequence === 'stop') this.halt(new RelayError('stop', code, reason, { advice }));
+    if (consequence === 'stop' || code === 'fenced')
+      this.halt(new RelayError(consequence, code, reason, { advice }));
   }
 
   private settle(group: Group, outcome: Outcome): void {
     const { messages, onOutcome } = group;
     this.outstanding -= messages.length;
+    this.fence.settled(group, outcome);
     for (const message of messages) onOutcome(message, outcome);
     if (this.outstanding === 0) this.drained?.();
     this.gate.tellSoon();
@@ -213,57 +230,26 @@ class KafkaPublisher implements Publisher {
       const text = `topic ${topic} has more partitions now; they are used after a restart, so that no key changes its order`;
       this.events.onNotice?.(text);
     }
-    this.judgeProblems(problems);
+    this.answerJudged(judgeProblems(this.unrouted, problems, this.topics));
     this.route();
   }
 
-  /** Topics that can't be sent to: their waiting messages are answered, nobody else's. */
-  private judgeProblems(problems: ReadonlyMap<string, { readonly errorCode: number }>): void {
-    const groups = this.unrouted;
-    this.unrouted = [];
-    let halt: (() => void) | undefined;
-    for (const group of groups) {
-      const problem = problems.get(group.topic);
-      const known = this.topics.get(group.topic);
-      if (problem === undefined || known?.missing === false) {
-        this.unrouted.push(group);
-        continue;
-      }
-      group.asked++;
-      const outcome = topicOutcome(group.topic, problem.errorCode);
-      const creating = outcome.kind === 'unknown' || problem.errorCode === 3;
-      if (creating && group.asked < ASK_BEFORE_MISSING) this.unrouted.push(group);
-      else {
-        this.settle(group, outcome);
-        if (outcome.kind === 'unknown') halt ??= () => this.haltAt(problem.errorCode, outcome.reason);
-      }
-    }
+  private answerJudged({ waiting, answered }: Judged): void {
+    this.unrouted = waiting;
+    for (const { group, outcome } of answered) this.settle(group, outcome);
     // Afterwards: it answers for all that wait, and half of them were out of its sight.
-    halt?.();
+    for (const { errorCode, outcome } of answered) {
+      if (errorCode !== undefined && outcome.kind === 'unknown') this.haltAt(errorCode, outcome.reason);
+    }
   }
 
   private nudgeLater(): void {
     this.nudgeTimer ??= setTimeout(() => {
       this.nudgeTimer = undefined;
-      this.expire();
+      this.answerJudged(judgeAge(this.unrouted, performance.now() - this.config.requestTimeoutMs));
       this.refresh(new Set(this.unrouted.map((group) => group.topic)));
       this.route();
     }, NUDGE_MS);
-  }
-
-  /** What found no broker within the time that a request may take is reported, so that nothing waits unseen. */
-  private expire(): void {
-    const groups = this.unrouted;
-    this.unrouted = [];
-    const oldest = performance.now() - this.config.requestTimeoutMs;
-    for (const group of groups) {
-      if (group.since >= oldest) this.unrouted.push(group);
-      else
-        this.settle(
-          group,
-          unknown('no-leader', `No broker leads ${group.topicPartition} or it can't be reached.`),
-        );
-    }
   }
 
   private linkLost(nodeId: number, reason: Error, lastOne: boolean): void {
@@ -309,12 +295,13 @@ class KafkaPublisher implements Publisher {
     this.events.onConnection(connected, reason);
   }
 
-  /** Needs a person. `connect` may be called again, and reads the secrets again. */
+  /** Needs a person, or another relay leads. `connect` may be called again, and reads the secrets again. */
   private halt(error: RelayError): void {
     if (this.state === 'halted' || this.ended.signal.aborted) return;
     this.state = 'halted';
     this.gate.look();
     this.tell(false, error.message);
+    this.fence.end();
     this.failAll(error.code, error.message);
     this.cluster.disconnect(error);
     this.events.onFatal(error);
@@ -341,6 +328,7 @@ class KafkaPublisher implements Publisher {
       });
     }
     this.state = 'closed';
+    this.fence.end();
     this.ended.abort();
     this.cluster.close();
     this.failAll('closed', 'The relay stopped before the broker answered.');

@@ -1,22 +1,33 @@
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls, type ConnectionOptions } from 'node:tls';
 
-import type { KafkaConfig, TlsConfig } from '../../../config/config.ts';
+import type { KafkaConfig } from '../../../config/config.ts';
 import { RelayError } from '../../../errors/errors.ts';
-import { AUTHENTICATION_ADVICE, connectError } from './errors.ts';
+import { connectError } from './errors.ts';
 import {
   type ApiVersions,
   decodeApiVersions,
   decodeMetadata,
   decodeProduce,
   type KafkaConnection,
-  type KafkaSasl,
   METADATA_VERSION,
   type MetadataAnswer,
   newConnection,
   PRODUCE_VERSION,
   type ProduceAnswer,
 } from './kafkajs.ts';
+import {
+  type CoordinatorAnswer,
+  decodeFindCoordinator,
+  decodeInitProducerId,
+  encodeFindCoordinator,
+  encodeInitProducerId,
+  FIND_COORDINATOR,
+  INIT_PRODUCER_ID,
+  type ProducerEpochAnswer,
+} from './producer-epoch.ts';
+import { saslOptions, tlsOptions } from './security.ts';
+import type { ProducerEpoch } from './sequences.ts';
 
 const API_KEY = { produce: 0, metadata: 3, apiVersions: 18, saslAuthenticate: 36 } as const;
 const KEEP_ALIVE_MS = 60_000;
@@ -33,6 +44,14 @@ export interface LinkOptions {
   readonly signal: AbortSignal;
 }
 
+/** One whose body stands behind the usual header. */
+interface PlainRequest {
+  readonly apiKey: number;
+  readonly version: number;
+  readonly name: string;
+  readonly body: Buffer;
+}
+
 /**
  * One authenticated connection to one broker. Every request has its own deadline, and a request that misses it ends the
  * connection: an answer that might still come must never be taken for the answer of something else.
@@ -42,6 +61,7 @@ export class BrokerLink {
   private readonly connection: KafkaConnection;
   private readonly waiting = new Set<(error: Error) => void>();
   private closedBy: Error | undefined;
+  private versions: ApiVersions = {};
   private readonly closeListeners: ((reason: Error) => void)[] = [];
 
   /** @throws RelayError with the consequence of what went wrong. */
@@ -137,19 +157,35 @@ export class BrokerLink {
     return await decodeProduce(payload);
   }
 
+  /** Whether this broker speaks what the two requests below need. */
+  get givesProducerEpochs(): boolean {
+    return [FIND_COORDINATOR, INIT_PRODUCER_ID].every((api) =>
+      speaks(this.versions, api.apiKey, api.version),
+    );
+  }
+
+  async findCoordinator(transactionalId: string, deadlineMs: number): Promise<CoordinatorAnswer> {
+    const body = encodeFindCoordinator(transactionalId);
+    const request = { ...FIND_COORDINATOR, name: 'FindCoordinator', body };
+    return decodeFindCoordinator(await this.ask(request, deadlineMs));
+  }
+
+  /** A producer id and its next epoch; the broker has to be the coordinator of the transactional id. */
+  async initProducerId(
+    transactionalId: string,
+    current: ProducerEpoch | undefined,
+    deadlineMs: number,
+  ): Promise<ProducerEpochAnswer> {
+    const body = encodeInitProducerId(transactionalId, current);
+    const request = { ...INIT_PRODUCER_ID, name: 'InitProducerId', body };
+    return decodeInitProducerId(await this.ask(request, deadlineMs));
+  }
+
   /** Brokers, and the topics named (none when empty). Topics that don't exist are created if the cluster does so. */
   async metadata(topics: readonly string[], deadlineMs: number): Promise<MetadataAnswer> {
-    const buffer = encodeMetadata(topics);
-    const answer = this.connection.send({
-      request: {
-        apiKey: API_KEY.metadata,
-        apiVersion: METADATA_VERSION,
-        apiName: 'Metadata',
-        encode: async () => await Promise.resolve({ buf: buffer, buffer }),
-      },
-      response: { decode: decodeMetadata, parse: same },
-    });
-    return await this.withDeadline(answer, deadlineMs, 'Metadata');
+    const body = encodeMetadata(topics);
+    const request = { apiKey: API_KEY.metadata, version: METADATA_VERSION, name: 'Metadata', body };
+    return await decodeMetadata(await this.ask(request, deadlineMs));
   }
 
   /** Ends the connection at once; what is outstanding fails with `reason`. */
@@ -182,21 +218,33 @@ export class BrokerLink {
 
   private async handshake(): Promise<void> {
     await this.connection.connect();
-    const empty = Buffer.alloc(0);
-    const answer = await this.connection.send({
-      request: {
+    const answer = await decodeApiVersions(
+      await this.request({
         apiKey: API_KEY.apiVersions,
-        apiVersion: 1,
-        apiName: 'ApiVersions',
-        encode: async () => await Promise.resolve({ buf: empty, buffer: empty }),
-      },
-      response: { decode: decodeApiVersions, parse: same },
-    });
+        version: 1,
+        name: 'ApiVersions',
+        body: Buffer.alloc(0),
+      }),
+    );
     const versions: ApiVersions = Object.fromEntries(answer.apiVersions.map((v) => [v.apiKey, v]));
     checkVersions(versions);
+    this.versions = versions;
     this.connection.setVersions(versions);
     this.connection.setSupportAuthenticationProtocol(API_KEY.saslAuthenticate in versions);
     await this.connection.authenticate();
+  }
+
+  private async ask(request: PlainRequest, deadlineMs: number): Promise<Buffer> {
+    return await this.withDeadline(this.request(request), deadlineMs, request.name);
+  }
+
+  private async request({ apiKey, version, name, body }: PlainRequest): Promise<Buffer> {
+    const encode = async (): Promise<{ buf: Buffer; buffer: Buffer }> =>
+      await Promise.resolve({ buf: body, buffer: body });
+    return await this.connection.send({
+      request: { apiKey, apiVersion: version, apiName: name, encode },
+      response: { decode: same, parse: same },
+    });
   }
 
   /** kafkajs leaves some promises pending for ever when a connection ends in the middle of a handshake. */
@@ -235,8 +283,7 @@ function checkVersions(versions: ApiVersions): void {
     [API_KEY.metadata, METADATA_VERSION],
   ] as const;
   for (const [api, version] of needed) {
-    const offered = versions[api];
-    if (offered === undefined || offered.maxVersion < version || offered.minVersion > version) {
+    if (!speaks(versions, api, version)) {
       throw new RelayError(
         'stop',
         'kafka-version',
@@ -247,6 +294,11 @@ function checkVersions(versions: ApiVersions): void {
       );
     }
   }
+}
+
+function speaks(versions: ApiVersions, apiKey: number, version: number): boolean {
+  const offered = versions[apiKey];
+  return offered !== undefined && offered.minVersion <= version && version <= offered.maxVersion;
 }
 
 function encodeMetadata(topics: readonly string[]): Buffer {
@@ -261,48 +313,7 @@ function encodeMetadata(topics: readonly string[]): Buffer {
   return buffer;
 }
 
-function tlsOptions(ssl: TlsConfig): ConnectionOptions {
-  const { ca, cert, key } = ssl;
-  return {
-    rejectUnauthorized: ssl.rejectUnauthorized,
-    ...(ca === undefined ? {} : { ca: ca() }),
-    ...(cert === undefined ? {} : { cert: cert() }),
-    ...(key === undefined ? {} : { key: key() }),
-  };
-}
-
-function saslOptions(sasl: KafkaConfig['sasl']): KafkaSasl | undefined {
-  if (sasl === undefined) return undefined;
-  if (sasl.mechanism !== 'oauthbearer') {
-    return { mechanism: sasl.mechanism, username: sasl.username, password: sasl.password() };
-  }
-  return { mechanism: 'oauthbearer', authenticationProvider: oauthBearer(sasl.token) };
-}
-
 /** In place of the parsers that throw for the first error code of an answer. */
 async function same<T>(decoded: T): Promise<T> {
   return await Promise.resolve(decoded);
-}
-
-/**
- * kafkajs ignores the answer to a token. A broker refuses one with a challenge (RFC 7628, 3.2.2), not with an error
- * code, so that a refused token would look accepted, and the next request would end the connection without a reason.
- */
-function oauthBearer(token: () => string): NonNullable<KafkaSasl['authenticationProvider']> {
-  return (connection) => ({
-    authenticate: async () => {
-      const initial = Buffer.from(`n,,\u0001auth=Bearer ${token().trim()}\u0001\u0001`);
-      const sized = Buffer.concat([Buffer.alloc(4), initial]);
-      sized.writeInt32BE(initial.length, 0);
-      const refused = await connection.saslAuthenticate({
-        request: { encode: async () => await Promise.resolve(sized) },
-        response: { decode: same, parse: same },
-      });
-      if (!Buffer.isBuffer(refused) || refused.length <= 4) return;
-      const text = refused.subarray(4).toString();
-      throw new RelayError('stop', 'kafka-authentication', `The Kafka broker refused the token: ${text}`, {
-        advice: AUTHENTICATION_ADVICE,
-      });
-    },
-  });
 }

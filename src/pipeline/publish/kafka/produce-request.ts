@@ -11,12 +11,15 @@ import {
   writeBatchHeader,
   writeRecords,
 } from './record-batch.ts';
+import type { Stamp } from './sequences.ts';
 
 /** Messages of one partition that travel as one record batch: durable together or not at all. */
 export interface Batch {
   readonly topic: string;
   readonly partition: number;
   readonly messages: readonly Message[];
+  /** Producer id, epoch and sequence; without, the broker compares the batch with no other. */
+  readonly stamp?: Stamp | undefined;
 }
 
 export interface ProduceOptions {
@@ -109,12 +112,17 @@ function writePartition(buffer: Buffer, at: number, batch: Batch, records: Buffe
   const start = at + 8;
   let end: number;
   if (records === undefined) {
-    end = writeBatch(buffer, start, batch.messages);
+    end = writeBatch(buffer, start, batch.messages, batch.stamp);
   } else {
     end = start + BATCH_HEADER_BYTES + records.length;
     buffer.set(records, start + BATCH_HEADER_BYTES);
     const times = timesOf(batch.messages);
-    writeBatchHeader(buffer, start, { end, count: batch.messages.length, codec: CODEC.gzip, ...times });
+    writeBatchHeader(
+      buffer,
+      start,
+      { end, count: batch.messages.length, codec: CODEC.gzip, ...times },
+      batch.stamp,
+    );
   }
   buffer.writeInt32BE(end - start, at + 4);
   return end;

@@ -1,5 +1,6 @@
 import type { Message } from '../../envelope/message.ts';
 import { crc32c } from './crc32c.ts';
+import type { Stamp } from './sequences.ts';
 
 /**
  * Record batches of Kafka's message format 2, written straight into the buffer that goes to the socket.
@@ -49,10 +50,15 @@ function recordBound(message: Message): number {
  * Writes the batch at `start`. @returns the offset after it.
  * `buffer` must have room for `batchBound(messages)` bytes; `messages` must not be empty.
  */
-export function writeBatch(buffer: Buffer, start: number, messages: readonly Message[]): number {
+export function writeBatch(
+  buffer: Buffer,
+  start: number,
+  messages: readonly Message[],
+  stamp?: Stamp,
+): number {
   const times = timesOf(messages);
   const end = writeRecords(buffer, start + HEADER_BYTES, messages, times.first);
-  writeBatchHeader(buffer, start, { end, count: messages.length, codec: CODEC.none, ...times });
+  writeBatchHeader(buffer, start, { end, count: messages.length, codec: CODEC.none, ...times }, stamp);
   return end;
 }
 
@@ -78,7 +84,7 @@ export interface BatchHeader {
 export const BATCH_HEADER_BYTES = HEADER_BYTES;
 
 /** Fills in the header of a batch whose records already stand between `start + BATCH_HEADER_BYTES` and `header.end`. */
-export function writeBatchHeader(buffer: Buffer, start: number, header: BatchHeader): void {
+export function writeBatchHeader(buffer: Buffer, start: number, header: BatchHeader, stamp?: Stamp): void {
   const recordBytes = header.end - start - HEADER_BYTES;
   writeInt64(buffer, start, 0);
   buffer.writeInt32BE(COUNTED_HEADER_BYTES + recordBytes, start + OFFSET_OF_LENGTH);
@@ -88,9 +94,14 @@ export function writeBatchHeader(buffer: Buffer, start: number, header: BatchHea
   buffer.writeInt32BE(header.count - 1, start + 23);
   writeInt64(buffer, start + 27, header.first);
   writeInt64(buffer, start + 35, header.max);
-  // Not idempotent: producer id, epoch and sequence are -1. At least once is the promise, and sequence numbers would
-  // make a batch that is sent again after an unknown outcome depend on everything sent before it.
-  buffer.fill(0xff, start + 43, start + 57);
+  if (stamp === undefined) {
+    // Not idempotent: producer id, epoch and sequence are -1.
+    buffer.fill(0xff, start + 43, start + 57);
+  } else {
+    buffer.writeBigInt64BE(stamp.producerId, start + 43);
+    buffer.writeInt16BE(stamp.epoch, start + 51);
+    buffer.writeInt32BE(stamp.sequence, start + 53);
+  }
   buffer.writeInt32BE(header.count, start + 57);
   buffer.writeUInt32BE(crc32c(buffer, start + OFFSET_OF_ATTRIBUTES, header.end), start + OFFSET_OF_CRC);
 }

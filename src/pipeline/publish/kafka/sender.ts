@@ -5,6 +5,7 @@ import type { ProduceAnswer } from './kafkajs.ts';
 import { PRODUCE_VERSION } from './kafkajs.ts';
 import type { BrokerLink } from './link.ts';
 import { answeredOutcome, refusedLocally, unknown } from './outcome.ts';
+import type { Stamp } from './sequences.ts';
 import { type CompressedRecords, gzipRecords, requestBound, writeProduceRequest } from './produce-request.ts';
 
 /** What the sender uses of a link. */
@@ -18,6 +19,8 @@ export interface SenderEvents {
   readonly link: () => ProduceLink | undefined;
   /** Asked right before a request is written. */
   readonly mayWrite: () => boolean;
+  /** Numbers the batch; it may be encoded several times before it is sent. */
+  readonly stamp: (group: Group) => Stamp | undefined;
   /** Called exactly once a group that was added. `errorCode`: of the broker's answer, if there was one. */
   readonly settle: (group: Group, outcome: Outcome, errorCode?: number) => void;
   /** A request has gone out (`true`) or come to its end (`false`). */
@@ -133,6 +136,7 @@ export class Sender {
       const compressed = this.config.compression === 'gzip' ? await gzipRecords(groups) : undefined;
       if (flight.over) return;
       correlationId = link.nextCorrelationId();
+      for (const group of groups) group.stamp = this.events.stamp(group);
       frame = this.encode(groups, correlationId, compressed);
     } catch (error) {
       this.landUnencoded(flight, error);

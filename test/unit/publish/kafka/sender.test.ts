@@ -47,6 +47,7 @@ function stageWith(changes: Partial<KafkaConfig>): Stage {
   const sender = new Sender(kafkaConfig([], changes), {
     link: () => stage.link,
     mayWrite: () => stage.leads,
+    stamp: () => undefined,
     settle: (_group, { kind }) => outcomes.push(kind),
     onBusy: () => undefined,
   });
