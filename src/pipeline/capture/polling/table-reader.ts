@@ -5,13 +5,7 @@ import type { OutboxEvent, Transaction } from '../event.ts';
 import { parseIdentity } from '../identity.ts';
 import type { Batch } from '../source.ts';
 import type { Numbering } from './numbering.ts';
-import {
-  isTooLargeToPrint,
-  keptValues,
-  measureEach,
-  sizeExpression,
-  UNPRINTABLE_BYTES,
-} from './row-size.ts';
+import { isTooLargeToPrint, keptValues, measureEach, sizeExpression, UNPRINTABLE_BYTES } from './row-size.ts';
 import { TableRow, type TableShape } from './table-row.ts';
 
 /** Which rows are meant. */
