@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { globSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { resolve } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { spec } from 'node:test/reporters';
@@ -105,6 +106,8 @@ async function main(paths: readonly string[], signal: AbortSignal): Promise<bool
   const services = await TestServices.start(say);
   process.env['TEST_SERVICES'] = services.url;
   process.env['JAVA_TOOL_OPTIONS'] ??= JAVA_OPTIONS;
+  // Hundreds of processes load the same files: their types are stripped and their code is compiled once.
+  process.env['NODE_COMPILE_CACHE'] ??= resolve('.cache/compiled');
   const totals = new Totals();
   try {
     const closing = (): string[] => [

@@ -16,7 +16,7 @@ import {
   streamings,
 } from '../support/modes.ts';
 import { openOutbox, type Outbox } from '../support/outbox.ts';
-import { RelayProcess } from '../support/relay-process.ts';
+import { type RelayProcess, withRelay } from '../support/relay-process.ts';
 import { postgresService } from '../support/services.ts';
 import { until } from '../support/until.ts';
 
@@ -61,18 +61,6 @@ async function dropSlot(client: Client, slot: string): Promise<void> {
   );
 }
 
-async function withRelay(
-  env: Readonly<Record<string, string>>,
-  run: (relay: RelayProcess) => Promise<void>,
-): Promise<void> {
-  const relay = RelayProcess.start({ env: { ...env, BROKER: 'stdout' } });
-  try {
-    await run(relay);
-  } finally {
-    await relay.destroy();
-  }
-}
-
 async function assertPolls(
   parts: { relay: RelayProcess; exhibits: ExhibitReader; outbox: Outbox },
   reason: string,
@@ -100,11 +88,14 @@ describe('SOURCE=auto where streaming can not work', () => {
     const role = await roleWithoutReplication(outbox.url);
     const exhibits = await ExhibitReader.open();
     try {
-      await withRelay({ ...outbox.env, ...exhibits.env, DATABASE_URL: role.url }, async (relay) => {
-        const ids = await assertPolls({ relay, exhibits, outbox }, 'replication-privilege');
-        await terminated(relay);
-        assert.deepEqual(printedIds(relay), ids);
-      });
+      await withRelay(
+        { ...outbox.env, BROKER: 'stdout', ...exhibits.env, DATABASE_URL: role.url },
+        async (relay) => {
+          const ids = await assertPolls({ relay, exhibits, outbox }, 'replication-privilege');
+          await terminated(relay);
+          assert.deepEqual(printedIds(relay), ids);
+        },
+      );
     } finally {
       await outbox.drop();
       await role.drop((await postgresService()).url);
@@ -119,7 +110,7 @@ describe('SOURCE=auto where streaming can not work', () => {
       const outbox = await openOutbox(server.url);
       const exhibits = await ExhibitReader.open();
       try {
-        await withRelay({ ...outbox.env, ...exhibits.env }, async (relay) => {
+        await withRelay({ ...outbox.env, BROKER: 'stdout', ...exhibits.env }, async (relay) => {
           const ids = await assertPolls({ relay, exhibits, outbox }, 'wal-level');
           await outbox.sql('alter system set wal_level = logical');
           await server.stop();

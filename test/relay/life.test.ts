@@ -7,13 +7,13 @@ import { ExhibitReader } from '../support/exhibits.ts';
 import { assertDelivered } from '../support/judge.ts';
 import { openOutbox, type Outbox } from '../support/outbox.ts';
 import { Proxy } from '../support/proxy.ts';
-import { RelayProcess, type RelayExit } from '../support/relay-process.ts';
+import { type RelayProcess, type RelayExit, withRelay } from '../support/relay-process.ts';
 import { rabbitmqService } from '../support/services.ts';
 import { until } from '../support/until.ts';
 
 const SHUTDOWN_TIMEOUT_MS = 3_000;
-/** What a busy machine needs beyond it, to end a process. */
-const SLACK_MS = 2_000;
+/** What a busy machine needs to end a process. By default the drain may take several times as long. */
+const SLACK_MS = 5_000;
 
 const DONE: RelayExit = { code: 0, signal: null };
 
@@ -31,18 +31,6 @@ async function withOutbox(run: (outbox: Outbox) => Promise<void>): Promise<void>
     await run(outbox);
   } finally {
     await outbox.drop();
-  }
-}
-
-async function withRelay(
-  env: Readonly<Record<string, string>>,
-  run: (relay: RelayProcess) => Promise<void>,
-): Promise<void> {
-  const relay = RelayProcess.start({ env: { SHUTDOWN_TIMEOUT_MS: String(SHUTDOWN_TIMEOUT_MS), ...env } });
-  try {
-    await run(relay);
-  } finally {
-    await relay.destroy();
   }
 }
 

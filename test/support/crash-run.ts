@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { freshDatabase, withClient, type FreshDatabase } from './database.ts';
 import { judge, type Verdict } from './judge.ts';
+import { migrateByEnv } from './migrated.ts';
 import { RelayProcess } from './relay-process.ts';
 import { Shop, type ShopOptions } from './shop.ts';
 import { freshTarget, type BrokerName, type Target } from './target.ts';
@@ -32,11 +33,7 @@ export class Scene {
   ): Promise<Scene> {
     const database = await freshDatabase(options.serverUrl);
     const target = await freshTarget(broker, options.brokerAddress);
-    const migrated = await RelayProcess.start({
-      args: ['migrate'],
-      env: { DATABASE_URL: database.url, SLOT_NAME: database.name },
-    }).exit;
-    if (migrated.code !== 0) throw new Error(`migrate ended with ${JSON.stringify(migrated)}`);
+    await migrateByEnv({ DATABASE_URL: database.url, SLOT_NAME: database.name });
     const shop = await Shop.open({ url: database.url, ...options.shop });
     return new Scene(database, target, shop);
   }

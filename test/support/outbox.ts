@@ -1,5 +1,5 @@
 import { freshDatabase, withClient } from './database.ts';
-import { RelayProcess } from './relay-process.ts';
+import { migrateByEnv } from './migrated.ts';
 import { until } from './until.ts';
 
 export interface DeadLetter {
@@ -32,8 +32,7 @@ export interface Outbox {
 export async function openOutbox(serverUrl?: string): Promise<Outbox> {
   const { url, name, drop } = await freshDatabase(serverUrl);
   const env = { DATABASE_URL: url, SLOT_NAME: name, HTTP_HOST: '127.0.0.1', HTTP_PORT: '0' };
-  const migration = RelayProcess.start({ args: ['migrate'], env });
-  if ((await migration.exit).code !== 0) throw new Error(migration.output);
+  await migrateByEnv(env);
   const sql: Outbox['sql'] = async (text, values = []) =>
     await withClient(url, async (client) => (await client.query(text, [...values])).rows);
   return {
@@ -70,4 +69,27 @@ export async function openOutbox(serverUrl?: string): Promise<Outbox> {
 async function isEmpty(sql: Outbox['sql']): Promise<boolean> {
   const [row] = await sql('select count(*)::text as waiting from outbox');
   return row?.['waiting'] === '0';
+}
+
+/**
+ * Commits one event that everybody sees while the log of the commit is only in memory: on a server whose
+ * `wal_writer_delay` is long, a crash takes it back, unless the server happened to write its log before.
+ */
+export async function emitInMemory(outbox: Outbox): Promise<{
+  id: string;
+  /** After the crash: the server has it still. Asked of a table of its own, the relay deletes what it delivers. */
+  survived: () => Promise<boolean>;
+}> {
+  await outbox.sql('create table if not exists emitted (id uuid)');
+  const id = await withClient(outbox.url, async (client) => {
+    await client.query('set synchronous_commit = off');
+    const { rows } = await client.query<{ id: string }>(
+      `with event as (select outbox_emit('thing', 'a', 'Happened', '"in memory"') as id)
+       insert into emitted select id from event returning id::text`,
+    );
+    return rows[0]?.id ?? '';
+  });
+  const survived = async (): Promise<boolean> =>
+    (await outbox.sql('select 1 from emitted where id = $1', [id])).length > 0;
+  return { id, survived };
 }

@@ -16,7 +16,7 @@ export interface RelayExit {
 export interface RelayOptions {
   /** Command and arguments; default: `run`. */
   readonly args?: readonly string[];
-  /** The whole configuration: nothing of the test's own environment but PATH and HOME is passed on. */
+  /** The whole configuration: nothing of the test's own environment but what a program needs to start is passed on. */
   readonly env?: Readonly<Record<string, string>>;
   /** See `fault.ts`, e.g. `after-publish-before-settle:kill:3`. */
   readonly fault?: string;
@@ -79,7 +79,7 @@ export class RelayProcess {
   }
 
   /** The first line on stdout or stderr that matches, also one that was written before. Throws when it ends first. */
-  async waitForLine(pattern: RegExp, timeoutMs = 20_000): Promise<string> {
+  async waitForLine(pattern: RegExp, timeoutMs = 60_000): Promise<string> {
     const find = (): string | undefined =>
       [...this.stdout, ...this.stderr].find((line) => pattern.test(line));
     return await new Promise<string>((resolve, reject) => {
@@ -125,8 +125,21 @@ export class RelayProcess {
   }
 }
 
+/** A relay for as long as `run` takes; it is gone afterwards, whatever happens. */
+export async function withRelay(
+  env: Readonly<Record<string, string>>,
+  run: (relay: RelayProcess) => Promise<void>,
+): Promise<void> {
+  const relay = RelayProcess.start({ env });
+  try {
+    await run(relay);
+  } finally {
+    await relay.destroy();
+  }
+}
+
 function inherited(): Record<string, string> {
-  const names = ['PATH', 'HOME', 'TMPDIR'];
+  const names = ['PATH', 'HOME', 'TMPDIR', 'NODE_COMPILE_CACHE'];
   return Object.fromEntries(
     names.flatMap((name) => (process.env[name] === undefined ? [] : [[name, process.env[name]]])),
   );

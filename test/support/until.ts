@@ -1,6 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 
+/** It only ends what hangs: a test that promises a time says it. A busy machine takes several times as long as an idle one. */
+const DEFAULT_TIMEOUT_MS = 30_000;
+
 /**
  * Polls `check` until it gives a value that is not false, null or undefined, and returns it. The error after
  * `timeoutMs` says `what` was waited for, the last value, and the last error that `check` threw.
@@ -9,7 +12,7 @@ export async function until<T>(
   check: () => T | Promise<T>,
   options: { timeoutMs?: number; intervalMs?: number; what: string },
 ): Promise<Exclude<T, false | null | undefined>> {
-  const { timeoutMs = 10_000, intervalMs = 10, what } = options;
+  const { timeoutMs = DEFAULT_TIMEOUT_MS, intervalMs = 10, what } = options;
   const deadline = performance.now() + timeoutMs;
   for (;;) {
     const last = await attempt(check);
