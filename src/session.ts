@@ -17,7 +17,7 @@ import { toRuns } from './pipeline/settle/settled-runs.ts';
 import { Settlement, type Carried } from './pipeline/settle/settlement.ts';
 import { pollTable, type PollingOptions } from './polling.ts';
 import { connect, disconnect } from './postgres/connect.ts';
-import { readEndOfLog, readTimeline } from './postgres/log-position.ts';
+import { readEndOfLog, readInstallation, readTimeline } from './postgres/log-position.ts';
 import { SlotKeeper, type StreamingStart } from './slot-keeper.ts';
 import { Stage, type StageEnd } from './stage.ts';
 
@@ -144,9 +144,10 @@ export class Session {
   }
 
   private async deliver(client: Client): Promise<void> {
-    const { config, stop } = this.options;
+    const { config, stop, publisher } = this.options;
     const table = await checkTable(client, config);
     await this.store.claim(client);
+    publisher.lead?.(await readInstallation(client, config.slotName));
     this.timeline = await readTimeline(client);
     if (config.source === 'polling') {
       await this.poll(client, { reason: 'configured', makeSlot: undefined, failedBefore: false });

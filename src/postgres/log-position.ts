@@ -10,6 +10,20 @@ export async function readTimeline(client: Client): Promise<string> {
   return rows[0]?.timeline ?? '';
 }
 
+/**
+ * Names this server, database and slot towards others, who know nothing of PostgreSQL: the same for every relay of the
+ * outbox and after a failover, another one for another outbox. Undefined: this role may not ask for the server's identity.
+ */
+export async function readInstallation(client: Client, slotName: string): Promise<string | undefined> {
+  const { rows } = await client
+    .query<{ server: string; database: string }>(
+      'select system_identifier::text as server, current_database() as database from pg_control_system()',
+    )
+    .catch(() => ({ rows: [] }));
+  const [row] = rows;
+  return row && `${row.server}.${row.database}.${slotName}`;
+}
+
 /** Everything written before now lies below it. */
 export async function readEndOfLog(client: Client): Promise<bigint> {
   const { rows } = await client.query<{ lsn: string }>('select pg_current_wal_insert_lsn()::text as lsn');

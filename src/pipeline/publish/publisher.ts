@@ -54,9 +54,10 @@ export interface Publisher {
   /**
    * This process leads from now on. `name` is that of all processes that may lead for this outbox, and of no others. Where the
    * broker can refuse what an earlier leader still sends, it does from now on; whoever is refused that way gets `onFatal`
-   * with the code `fenced` and the consequence `retry`: it leads no longer. Absent: no broker of this kind can.
+   * with the code `fenced` and the consequence `retry`: it leads no longer. Without a name nothing is refused. Absent: no
+   * broker of this kind can.
    */
-  lead?(name: string): void;
+  lead?(name: string | undefined): void;
   /**
    * Identifies the lane whose order must be kept (Kafka: topic and partition; RabbitMQ: the ordering key).
    * `undefined`: not known yet (Kafka: a topic that was never asked for, or is missing). Such a message may be published,

@@ -95,8 +95,9 @@ class KafkaPublisher implements Publisher {
     if (this.state !== 'connected') await this.dialer.once(signal);
   }
 
-  lead(name: string): void {
-    this.fence.begin(`outbox-relay.${name}`);
+  lead(name: string | undefined): void {
+    if (name === undefined) this.fence.end();
+    else this.fence.begin(`outbox-relay.${name}`);
   }
 
   laneOf(message: Message): string | undefined {
