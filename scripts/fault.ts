@@ -3,9 +3,10 @@ import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { assertBrokerOutage, assertDatabaseOutage } from '../test/fault/assert-outage.ts';
+import { assertLeaders } from '../test/fault/assert-leaders.ts';
+import { changeLeaders, LEADER_FAULTS, type LeaderFault } from '../test/fault/leaders.ts';
 import type { OutageResult } from '../test/fault/outage.ts';
 import { kafkaOutage, postgresOutage, rabbitmqOutage } from '../test/fault/outages.ts';
-import { runIdle, runWalLimit } from './fault-slot.ts';
 import { Scene, interruptedDelivery } from '../test/support/crash-run.ts';
 import type { Verdict } from '../test/support/judge.ts';
 import type { BrokerName } from '../test/support/target.ts';
@@ -16,10 +17,9 @@ const USAGE = `The long form of the fault tests.
       four writers, 100 keys, 1,000 events a second, 15 % rolled back; the relay is ended at random moments
   npm run fault -- --outage kafka|rabbitmq|postgres [--seconds 60] [--times 3]
       the server goes away under load and comes back (PostgreSQL: so many times, half of the commits asynchronous)
-  npm run fault -- --wal-limit 200 [--seconds 60] [--rate 2000]
-      the broker is away for so long; what a slot keeps of the log never passes so many MiB by more than a segment
-  npm run fault -- --idle [--seconds 60]
-      nothing happens in the outbox, much beside it: what the slot keeps of the log does not grow; from 61 s on
+  npm run fault -- --leaders ${LEADER_FAULTS.join('|')} --broker kafka|rabbitmq [--rounds 20] [--seed 1]
+      three relays, one leader after the other is killed, stopped for 30 s, cut off from PostgreSQL for 10 s, or stopped
+      between the question for the lease and the write; 500 events a second, 50 keys
 
 Without --broker both, without --signal both. Each run appends a line to --results (default results/fault.jsonl);
 a run that has its line there is not repeated (--again repeats it). Exit code 1 when a promise was broken.
@@ -33,6 +33,10 @@ interface Run {
 /** On average so many duplicates a kill at 1,000 events a second; and never more than what was in flight. */
 const AVERAGE_DUPLICATES = 5;
 const MOST_DUPLICATES = 10_000;
+/** Until the successor delivers: after a kill, or the lease and two seconds after a cut. */
+const TAKE_OVER_MS = 5_000;
+const STOPPED_MS = 30_000;
+const AWAY_MS = 10_000;
 /** From "streaming" on: the backlog of the start is delivered, the flow is steady. */
 const LIFE_MS: [number, number] = [1_000, 3_000];
 
@@ -44,11 +48,9 @@ function options() {
       rounds: { type: 'string', default: '20' },
       seed: { type: 'string', default: '1' },
       outage: { type: 'string' },
+      leaders: { type: 'string' },
       seconds: { type: 'string', default: '60' },
       times: { type: 'string', default: '3' },
-      'wal-limit': { type: 'string' },
-      rate: { type: 'string', default: '2000' },
-      idle: { type: 'boolean', default: false },
       results: { type: 'string', default: 'results/fault.jsonl' },
       again: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
@@ -84,30 +86,23 @@ function planned(given: Options): Run[] {
       run: async () => await runOutage(server, seconds, times),
     }));
   }
-  if (given['wal-limit'] !== undefined || given.idle) return plannedOfSlot(given);
   const rounds = whole('rounds', given.rounds);
   const seed = whole('seed', given.seed);
-  return oneOf('broker', given.broker, ['kafka', 'rabbitmq']).flatMap((broker) =>
+  const brokers = oneOf('broker', given.broker, ['kafka', 'rabbitmq']);
+  if (given.leaders !== undefined) {
+    return oneOf('leaders', given.leaders, LEADER_FAULTS).flatMap((fault) =>
+      brokers.map((broker) => ({
+        name: `leaders ${fault} ${broker} ${rounds} rounds seed ${seed}`,
+        run: async () => await runLeaders({ broker, fault, rounds, seed }),
+      })),
+    );
+  }
+  return brokers.flatMap((broker) =>
     oneOf('signal', given.signal, ['SIGKILL', 'SIGTERM']).map((signal) => ({
       name: `${broker} ${signal} ${rounds} rounds seed ${seed}`,
       run: async () => await runInterrupted({ broker, signal, rounds, seed }),
     })),
   );
-}
-
-function plannedOfSlot(given: Options): Run[] {
-  const seconds = whole('seconds', given.seconds);
-  if (given.idle)
-    return ([18, 14] as const).map((version) => ({
-      name: `idle outbox ${seconds} s PostgreSQL ${version}`,
-      run: async () => await runIdle(version, seconds),
-    }));
-  const rate = whole('rate', given.rate);
-  const limitMib = whole('wal-limit', given['wal-limit'] ?? '');
-  return (['in-use', 'in-the-making'] as const).map((slot) => ({
-    name: `wal-limit ${limitMib} MiB ${seconds} s ${rate}/s slot ${slot}`,
-    run: async () => await runWalLimit(slot, { seconds, rate, limitMib }),
-  }));
 }
 
 async function runInterrupted(run: {
@@ -135,6 +130,30 @@ async function runInterrupted(run: {
   } finally {
     await scene.close();
   }
+}
+
+async function runLeaders(run: {
+  broker: BrokerName;
+  fault: LeaderFault;
+  rounds: number;
+  seed: number;
+}): Promise<Record<string, unknown> & { kept: boolean }> {
+  const { broker, fault, rounds, seed } = run;
+  const awayMs = fault === 'stop' ? STOPPED_MS : AWAY_MS;
+  const result = await changeLeaders({ broker, fault, rounds, awayMs, random: seeded(seed) });
+  const takeOverMs = result.takeOverMs.toSorted((a, b) => a - b).map(Math.round);
+  const broken = complaint(() => assertLeaders(fault, result, TAKE_OVER_MS));
+  return {
+    ...counts(result.verdict),
+    late: [...result.late.values()],
+    mostLeaders: result.mostLeaders,
+    takenMs: result.takenMs.map(Math.round),
+    takeOverMs,
+    p50Ms: takeOverMs[Math.floor(rounds / 2)],
+    maxMs: takeOverMs.at(-1),
+    ...(broken !== undefined && { broken }),
+    kept: broken === undefined,
+  };
 }
 
 async function runOutage(

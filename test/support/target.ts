@@ -10,8 +10,12 @@ export interface Target {
   /** The relay's variables for this broker. */
   readonly env: Readonly<Record<string, string>>;
   count(): Promise<number>;
-  read(): Promise<ReceivedMessage[]>;
+  read(): Promise<TargetMessage[]>;
   drop(): Promise<void>;
+}
+
+export interface TargetMessage extends ReceivedMessage {
+  readonly headers: Readonly<Record<string, string>>;
 }
 
 export type BrokerName = 'kafka' | 'rabbitmq';
@@ -32,6 +36,7 @@ async function kafkaTarget(address?: string): Promise<Target> {
         id: headers['id'] ?? '',
         key,
         payload: value?.toString() ?? null,
+        headers,
       })),
     drop,
   };
@@ -49,6 +54,7 @@ async function rabbitmqTarget(address?: string): Promise<Target> {
         id: String(properties.messageId),
         key: fields.routingKey,
         payload: content.toString(),
+        headers: (properties.headers ?? {}) as Record<string, string>,
       })),
     drop: () => bound.drop(),
   };
