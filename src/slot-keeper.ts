@@ -24,6 +24,8 @@ export interface StreamingStart {
   readonly progress: Progress | undefined;
   readonly decision: StartDecision;
   readonly checked: Preflight;
+  /** The slot is to follow the standbys. */
+  readonly failover: boolean;
 }
 
 export interface SlotKeeperOptions {
@@ -58,7 +60,7 @@ export class SlotKeeper {
     );
     if (found.slot) this.tellInvalidation(found.slot);
     await this.tellAbandoned(client);
-    return { ...found, checked };
+    return { ...found, checked, failover: await this.mayFailOver(client) };
   }
 
   /** Whether the table is polled instead, because of this error; then it is told. */
@@ -122,9 +124,8 @@ export class SlotKeeper {
     try {
       // Not ended by the signal: it also drops what was half made.
       const [dropper, importer] = [await open(), await open(signal)];
-      await this.findStart(dropper, await checkTable(dropper, config));
+      const { failover } = await this.findStart(dropper, await checkTable(dropper, config));
       await dropSlot(dropper, config.slotName);
-      const failover = config.slotFailover && (await this.canFailOver(dropper));
       const stopping = AbortSignal.any([signal, giveUp.signal]);
       stopping.throwIfAborted();
       begun = dropper;
@@ -149,8 +150,9 @@ export class SlotKeeper {
     }
   }
 
-  /** Tells what keeps SLOT_FAILOVER from its effect, or would make its stream wait without a word. */
-  private async canFailOver(client: Client): Promise<boolean> {
+  /** Tells what keeps SLOT_FAILOVER from its effect, or would make the delivery wait without a word. */
+  private async mayFailOver(client: Client): Promise<boolean> {
+    if (!this.options.config.slotFailover) return false;
     const { can, state, message } = await examineFailover(client);
     const level = state === 'ready' ? 'debug' : 'warn';
     this.options.observer.changes.report('failover-slot', state, { level, message });
@@ -165,7 +167,10 @@ export class SlotKeeper {
   /** Nobody reads it while the table is polled, and it would keep the log for ever. */
   async leaveSlot(client: Client): Promise<void> {
     const { config, observer } = this.options;
-    if (config.source === 'polling') await this.tellAbandoned(client);
+    if (config.source === 'polling') {
+      await this.tellAbandoned(client);
+      await this.mayFailOver(client);
+    }
     const slot = await readSlot(client, config.slotName);
     if (!slot || !isOurs(slot, client.database)) return;
     await dropSlot(client, config.slotName).catch((error: unknown) => {

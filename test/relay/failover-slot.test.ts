@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { startPostgres } from '../../src/demo/services/postgres.ts';
 import { Scene } from '../support/crash-run.ts';
 import { withClient } from '../support/database.ts';
 import { assertDelivered, judge } from '../support/judge.ts';
-import { modeChanges, streamedTimes, terminated } from '../support/modes.ts';
+import { modeChanges, printedIds, streamedTimes, terminated } from '../support/modes.ts';
+import { openOutbox } from '../support/outbox.ts';
+import { RelayProcess } from '../support/relay-process.ts';
 import { caughtUp, startPair } from '../support/standby.ts';
 import { until } from '../support/until.ts';
 
@@ -100,3 +103,31 @@ test(
     }
   },
 );
+
+test('P2 with SLOT_FAILOVER what is polled waits for the standby, too; a standby slot that does not exist is named', async () => {
+  const server = await startPostgres({ settings: { synchronized_standby_slots: 'standby' } });
+  const outbox = await openOutbox(server.url);
+  const relay = RelayProcess.start({
+    env: { ...outbox.env, BROKER: 'stdout', SOURCE: 'polling', SLOT_FAILOVER: 'true' },
+  });
+  try {
+    await relay.waitForLine(/mode: polling/);
+    await relay.waitForLine(/delivery waits for the physical slot standby.*does not exist/);
+    await outbox.sql(`select pg_create_physical_replication_slot('standby', true)`);
+    const id = await outbox.emit('thing', 'a', 1);
+    const asked = `select count(*) from pg_stat_activity where query like '%bool_and%restart_lsn%' and datname = $1 and pid <> pg_backend_pid()`;
+    await until(async () => (await outbox.sql(asked, [outbox.name]))[0]?.['count'] === '1', {
+      what: 'the relay to ask for the standby',
+    });
+    assert.deepEqual(printedIds(relay), []);
+    // As a standby does that has received so much.
+    await outbox.sql(`select pg_replication_slot_advance('standby', pg_current_wal_lsn())`);
+    await outbox.drained();
+    await terminated(relay);
+    assert.deepEqual(printedIds(relay), [id]);
+  } finally {
+    await relay.destroy();
+    await outbox.drop();
+    await server.remove();
+  }
+});

@@ -4,6 +4,7 @@ import type { Config } from '../../../config/config.ts';
 import { faultPoint } from '../../../lifecycle/fault-point.ts';
 import { parseLsn } from '../../../postgres/lsn.ts';
 import type { Batch, Source } from '../source.ts';
+import { standbysHave } from '../streaming/failover-slot.ts';
 import { LowerBound } from './lower-bound.ts';
 import { readDrawers, readNumbering, type Numbering } from './numbering.ts';
 import { PAGE_ROWS, TableReader } from './table-reader.ts';
@@ -20,6 +21,7 @@ const MAX_ROWS_CAUGHT_UP = 500;
 const SLOW_LOOK_MS = 50;
 const MIN_IDLE_MS = 10;
 const MAX_IDLE_MS = 200;
+const STANDBY_LOOK_MS = 10;
 
 /**
  * Delivers whatever is undelivered, for ever, by `seq`. Being delivered is a property of the row, not of a cursor: what
@@ -61,7 +63,7 @@ export class TablePoll implements Source {
       const fresh = await this.look(reader, numbering);
       const lookMs = performance.now() - beganMs;
       for await (const batch of reader.fetch(await reader.sizes(fresh), signal)) {
-        await this.untilFlushed();
+        if (!(await this.untilKept(signal))) return;
         // Only what was really read: the application may have deleted the others meanwhile.
         for (const { seq } of batch.events) this.taken.add(seq);
         faultPoint('during-poll');
@@ -100,11 +102,12 @@ export class TablePoll implements Source {
   }
 
   /**
-   * A commit with synchronous_commit=off can be seen before it is on disk, and a crash takes it back: an event that
-   * nobody can find any more must not have been published.
+   * A commit with synchronous_commit=off can be seen before it is on disk, and a crash takes it back; with SLOT_FAILOVER
+   * the same goes for what a standby lacks: an event that nobody can find any more must not have been published. False
+   * when the signal aborts first.
    */
-  private async untilFlushed(): Promise<void> {
-    const { client, flush } = this.options;
+  private async untilKept(signal: AbortSignal): Promise<boolean> {
+    const { client, config, flush } = this.options;
     let inserted: bigint | undefined;
     for (;;) {
       const { rows } = await client.query<{ inserted: string; flushed: string }>(
@@ -112,9 +115,14 @@ export class TablePoll implements Source {
       );
       const [row] = rows as [{ inserted: string; flushed: string }];
       inserted ??= parseLsn(row.inserted);
-      if (parseLsn(row.flushed) >= inserted) return;
+      if (parseLsn(row.flushed) >= inserted) break;
       await flush();
     }
+    while (config.slotFailover && !(await standbysHave(client, inserted))) {
+      await sleep(STANDBY_LOOK_MS, undefined, { signal }).catch(() => undefined);
+      if (signal.aborted) return false;
+    }
+    return true;
   }
 }
 
