@@ -83,4 +83,13 @@ describe('the slot never endangers the database', () => {
       [name, former, `${name}_other`],
     );
   });
+
+  test('P5 SLOT_FAILOVER set later: the slot that is there is altered and used on', async () => {
+    await scene.handOver();
+    assert.equal((await scene.slot())?.failover, false);
+    const relay = await streaming(new MemoryPublisher(), { SLOT_FAILOVER: 'true' });
+    assert.equal((await scene.slot())?.failover, true);
+    await relay.logged(/synchronized_standby_slots is empty/);
+    assert.ok(!relay.logLines.some((line) => line.includes('making a replication slot')));
+  });
 });
