@@ -23,6 +23,8 @@ export interface FenceEvents {
 
 /** Messages wait so long for an epoch, then they go without. */
 const HOLD_MS = 1_000;
+/** So much later it is worth a word: a cluster that is asked for the first time makes a topic for its answer. */
+const NOTICE_MS = 2_000;
 /** An epoch is a 16-bit number: in an outage with many retries it must not be used up. */
 const MIN_INTERVAL_MS = 500;
 /** The cluster forgets who holds an epoch after `transactional.id.expiration.ms`, 7 days by default. */
@@ -117,7 +119,7 @@ export class Fence {
       const answer = await this.attempt(transactionalId, producer, term).catch(() => undefined);
       if (term.aborted) return;
       if (answer !== undefined && this.conclude(answer, producer)) return;
-      if (performance.now() > this.holdUntilMs) this.notice(LATE);
+      if (performance.now() > this.holdUntilMs + NOTICE_MS) this.notice(LATE);
       await backoff.wait(term);
     }
   }
