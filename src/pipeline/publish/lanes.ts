@@ -241,8 +241,8 @@ export class Lanes {
   }
 
   private conclude(lane: Lane, nowMs: number): Verdict[] {
-    if (lane.queue.length === 1 && lane.queue[0]?.outcome?.kind === 'durable')
-      return [this.concludeLast(lane)];
+    const [first] = lane.queue;
+    if (lane.outstanding === 1 && first?.outcome?.kind === 'durable') return [this.concludeOne(lane, nowMs)];
     const group = lane.queue.slice(0, lane.outstanding);
     const verdicts: Verdict[] = [];
     const kept: Delivery[] = [];
@@ -265,13 +265,14 @@ export class Lanes {
   }
 
   /** What happens to nearly every event where a lane is a key: the general way makes six arrays of it. */
-  private concludeLast(lane: Lane): Verdict {
-    const { message, sentAtMs } = lane.queue[0] as Delivery;
+  private concludeOne(lane: Lane, nowMs: number): Verdict {
+    const { message, sentAtMs } = lane.queue.shift() as Delivery;
     this.missing.found(message);
     this.count--;
-    lane.queue = [];
     lane.outstanding = 0;
-    this.remove(lane);
+    lane.groupLimit = Math.min(lane.groupLimit * 2, this.fullGroup(lane));
+    lane.missing = false;
+    this.reschedule(lane, false, nowMs);
     return { kind: 'durable', message, sentAtMs };
   }
 

@@ -2,8 +2,12 @@ import type { ConfirmChannel, Message as AmqpMessage } from 'amqplib';
 import type { Message } from '../../envelope/message.ts';
 import { DURABLE } from '../publisher.ts';
 import type { OnOutcome, Outcome } from '../publisher.ts';
+import { numberOf } from './amqplib.ts';
+import type { ConfirmReader } from './confirm-reader.ts';
 import { textOf } from './errors.ts';
-import { bodyOf, publishOptions, refused } from './properties.ts';
+import type { FrameWriter } from './frame-writer.ts';
+import { refused } from './properties.ts';
+import { Unconfirmed } from './unconfirmed.ts';
 
 /** A message handed over and not yet answered. */
 export interface Entry {
@@ -18,10 +22,21 @@ export interface Entry {
 export interface ConfirmWindowEvents {
   /** Called once for every entry that the broker answered. */
   readonly settle: (entry: Entry, outcome: Outcome) => void;
-  readonly onDrain: () => void;
   /** The broker closed this channel; not called when the whole connection ends. */
   readonly onClosed: (error: Error) => void;
 }
+
+/** What a window needs of its connection. */
+export interface Wire {
+  readonly writer: Pick<FrameWriter, 'put'>;
+  readonly reader: Pick<ConfirmReader, 'watch'>;
+}
+
+const CLOSED: Outcome = Object.freeze({
+  kind: 'unknown',
+  code: 'channel-closed',
+  reason: 'the channel is closed',
+});
 
 const NACKED: Outcome = Object.freeze({
   kind: 'unknown',
@@ -37,27 +52,25 @@ const AMBIGUOUS: Outcome = Object.freeze({
 
 /** One confirm channel and what is outstanding on it, by delivery tag. */
 export class ConfirmWindow {
-  /** False after the write buffer was found full, until `onDrain`. */
-  writable = true;
-  private readonly channel: ConfirmChannel;
+  private readonly writer: Wire['writer'];
+  private readonly channel: number;
   private readonly events: ConfirmWindowEvents;
-  private readonly unconfirmed = new Map<number, Entry>();
-  private nextTag = 1;
+  private readonly unconfirmed = new Unconfirmed<Entry>();
+  private closed = false;
   private closeError: Error | undefined;
 
-  constructor(channel: ConfirmChannel, events: ConfirmWindowEvents) {
-    this.channel = channel;
+  constructor(channel: ConfirmChannel, { writer, reader }: Wire, events: ConfirmWindowEvents) {
+    this.writer = writer;
+    this.channel = numberOf(channel);
     this.events = events;
-    // The library's own callback for each message costs a closure; its events carry the same.
-    channel.on('ack', (fields) => this.confirmed(fields.deliveryTag, fields.multiple, DURABLE));
-    channel.on('nack', (fields) => this.confirmed(fields.deliveryTag, fields.multiple, NACKED));
+    const unwatch = reader.watch(this.channel, (tag, multiple, ack) =>
+      this.confirmed(tag, multiple, ack ? DURABLE : NACKED),
+    );
     channel.on('return', (message: AmqpMessage) => this.returned(message));
-    channel.on('drain', () => {
-      this.writable = true;
-      events.onDrain();
-    });
     channel.on('error', (error) => (this.closeError = error));
     channel.on('close', () => {
+      this.closed = true;
+      unwatch();
       if (this.closeError !== undefined) events.onClosed(this.closeError);
     });
   }
@@ -68,51 +81,39 @@ export class ConfirmWindow {
 
   /** When the oldest outstanding message was sent. */
   get oldestSentAtMs(): number | undefined {
-    return this.unconfirmed.values().next().value?.sentAtMs;
+    return this.unconfirmed.oldest?.sentAtMs;
   }
 
-  /** Sends, or returns why it can't be sent. The entry is outstanding only when this returns undefined. */
+  /**
+   * Takes the entry for the writer's next flush, or returns why it can't be sent. The entry is outstanding only when this
+   * returns undefined.
+   */
   send(entry: Entry): Outcome | undefined {
-    const { message } = entry;
+    if (this.closed) return CLOSED;
     try {
-      this.writable =
-        this.channel.publish(
-          message.destination,
-          message.routingKey,
-          bodyOf(message),
-          publishOptions(message),
-        ) && this.writable;
+      this.writer.put(this.channel, entry.message);
     } catch (error) {
-      // The encoder throws before it writes the first byte and before a tag is drawn. A channel that has just ended
-      // throws as well, but says so by its own error class.
-      if (error instanceof Error && error.name === 'IllegalOperationError') {
-        return { kind: 'unknown', code: 'channel-closed', reason: textOf(error) };
-      }
       return refused('not-encodable', `AMQP can't carry this message: ${textOf(error)}`);
     }
-    this.unconfirmed.set(this.nextTag++, entry);
+    this.unconfirmed.push(entry);
     return undefined;
   }
 
   /** Takes everything that is outstanding out, in the order of sending. */
   takeAll(): Entry[] {
-    const entries = [...this.unconfirmed.values()];
+    const entries = [...this.unconfirmed];
     this.unconfirmed.clear();
     return entries;
   }
 
   private confirmed(tag: number, multiple: boolean, outcome: Outcome): void {
-    if (!multiple) return this.settle(tag, this.unconfirmed.get(tag), outcome);
-    for (const [each, entry] of this.unconfirmed) {
-      if (each > tag) return;
-      this.settle(each, entry, outcome);
-    }
+    if (!multiple) return this.settle(this.unconfirmed.take(tag), outcome);
+    while (this.unconfirmed.size > 0 && this.unconfirmed.oldestTag <= tag)
+      this.settle(this.unconfirmed.take(this.unconfirmed.oldestTag), outcome);
   }
 
-  private settle(tag: number, entry: Entry | undefined, outcome: Outcome): void {
-    if (entry === undefined) return;
-    this.unconfirmed.delete(tag);
-    this.events.settle(entry, entry.verdict ?? outcome);
+  private settle(entry: Entry | undefined, outcome: Outcome): void {
+    if (entry !== undefined) this.events.settle(entry, entry.verdict ?? outcome);
   }
 
   /**
@@ -139,11 +140,11 @@ export class ConfirmWindow {
 
   private candidates(id: unknown, exchange: string, routingKey: string): Entry[] {
     const found: Entry[] = [];
-    for (const entry of this.unconfirmed.values()) {
+    for (const entry of this.unconfirmed) {
       const { message } = entry;
       if (message.id === id && message.destination === exchange && message.routingKey === routingKey)
         found.push(entry);
     }
-    return found.length > 0 ? found : [...this.unconfirmed.values()];
+    return found.length > 0 ? found : [...this.unconfirmed];
   }
 }

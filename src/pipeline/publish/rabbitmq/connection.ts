@@ -3,14 +3,12 @@ import type { ChannelModel, ConfirmChannel, SocketOptions } from 'amqplib';
 import type { RabbitmqConfig } from '../../../config/config.ts';
 import { RelayError } from '../../../errors/errors.ts';
 import { connectError, textOf } from './errors.ts';
-import { SOCKET_BUFFER_BYTES } from './write-coalescing.ts';
+import { SOCKET_BUFFER_BYTES } from './frame-writer.ts';
 
 /** For one URL: name look-up, TCP, TLS, login and the first channel. */
 const CONNECT_TIMEOUT_MS = 10_000;
 /** Seconds. A dead broker is noticed after two to three of them. */
 const HEARTBEAT_S = 10;
-/** The library's default of 1,024 frames would hold back a window of large messages too early. */
-const FRAMES_PER_MESSAGE = 3;
 
 export interface Connection {
   readonly model: ChannelModel;
@@ -66,7 +64,7 @@ async function openOne(url: URL, attempt: Attempt): Promise<Connection> {
     };
     const model = await connect(withHeartbeat(url), options);
     model.on('error', () => undefined); // Before anything else is awaited: without a listener it ends the process.
-    const confirms = await openConfirms(model, attempt.config.window);
+    const confirms = await model.createConfirmChannel();
     return { model, confirms, where: url.host, destroy };
   } catch (error) {
     destroy();
@@ -75,10 +73,6 @@ async function openOne(url: URL, attempt: Attempt): Promise<Connection> {
     clearTimeout(timer);
     attempt.signal.removeEventListener('abort', destroy);
   }
-}
-
-export async function openConfirms(model: ChannelModel, window: number): Promise<ConfirmChannel> {
-  return await model.createConfirmChannel({ highWaterMark: Math.max(1024, window * FRAMES_PER_MESSAGE) });
 }
 
 function parseUrl(text: string): URL {

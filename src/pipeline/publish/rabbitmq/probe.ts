@@ -2,12 +2,14 @@ import type { ConfirmChannel } from 'amqplib';
 import type { Message } from '../../envelope/message.ts';
 import { LEASE_ENDED, type Outcome } from '../publisher.ts';
 import { ConfirmWindow } from './confirm-window.ts';
-import type { Entry } from './confirm-window.ts';
+import type { Entry, Wire } from './confirm-window.ts';
 import { blameOf, culpritOutcome, lostOutcome } from './errors.ts';
 import type { Blame } from './errors.ts';
+import type { FrameWriter } from './frame-writer.ts';
 
 export interface ProbeOptions {
   readonly open: () => Promise<ConfirmChannel>;
+  readonly wire: Wire & { readonly writer: Pick<FrameWriter, 'flush'> };
   /** Monotonic clock, milliseconds. */
   readonly now: () => number;
   readonly mayWrite: () => boolean;
@@ -61,6 +63,7 @@ export class Probe {
     // The connection may have ended while the channel was opened.
     if (this.current !== entry) return;
     const refusal = this.options.mayWrite() ? this.window.send(entry) : LEASE_ENDED;
+    this.options.wire.writer.flush();
     if (refusal === undefined) return;
     // Not from inside `push`.
     queueMicrotask(() => {
@@ -69,9 +72,8 @@ export class Probe {
   }
 
   private watch(channel: ConfirmChannel): ConfirmWindow {
-    return new ConfirmWindow(channel, {
+    return new ConfirmWindow(channel, this.options.wire, {
       settle: (entry, outcome) => this.settle(entry, outcome),
-      onDrain: () => undefined,
       onClosed: (error) => {
         this.window = undefined;
         const entry = this.current;

@@ -1,5 +1,3 @@
-import type { Options } from 'amqplib';
-import { viewOf } from '../../capture/byte-range.ts';
 import type { Message } from '../../envelope/message.ts';
 import type { Outcome } from '../publisher.ts';
 
@@ -12,30 +10,11 @@ export const KEY_HEADER = 'key';
  */
 export const NULL_PAYLOAD_HEADER = 'null-payload';
 
-const EMPTY = Buffer.alloc(0);
-
-export function bodyOf(message: Message): Buffer {
-  return viewOf(message.body) ?? EMPTY;
-}
-
-/** The message's properties and publish flags. Throws nothing; what can't be encoded is found by the encoder. */
-export function publishOptions(message: Message): Options.Publish {
-  return {
-    mandatory: true,
-    persistent: true,
-    messageId: message.id,
-    type: message.type,
-    contentType: message.contentType,
-    // AMQP 0-9-1 has whole seconds only.
-    timestamp: Math.floor(message.timestampMs / 1000),
-    headers: headersOf(message),
-  };
-}
-
-function headersOf(message: Message): Readonly<Record<string, unknown>> | undefined {
+/** The message's headers as they are sent: the row's own, and what AMQP has no other place for. */
+export function headersOf(message: Message): Readonly<Record<string, string | true>> | undefined {
   const keyElsewhere = message.key !== null && message.routingKey !== message.key;
   if (!keyElsewhere && message.body !== null) return message.headers;
-  const headers: Record<string, unknown> = { ...message.headers };
+  const headers: Record<string, string | true> = { ...message.headers };
   if (keyElsewhere) headers[KEY_HEADER] = message.key;
   if (message.body === null) headers[NULL_PAYLOAD_HEADER] = true;
   return headers;

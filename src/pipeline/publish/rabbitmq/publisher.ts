@@ -73,12 +73,12 @@ class RabbitmqPublisher implements Publisher {
   publish(messages: readonly Message[], onOutcome: OnOutcome): void {
     const sentAtMs = performance.now();
     this.outstanding += messages.length;
-    this.session?.beginBatch();
     for (const message of messages) {
       const entry: Entry = { message, onOutcome, sentAtMs, verdict: undefined };
       const refusal = this.session === undefined ? NOT_CONNECTED : this.session.send(entry);
       if (refusal !== undefined) this.refuseLater(entry, refusal);
     }
+    this.session?.flush();
     this.room();
   }
 

@@ -1,17 +1,18 @@
 import type { RabbitmqConfig } from '../../../config/config.ts';
 import type { RelayError } from '../../../errors/errors.ts';
 import { LEASE_ENDED, type Outcome } from '../publisher.ts';
+import { connectionOf } from './amqplib.ts';
+import { ConfirmReader } from './confirm-reader.ts';
 import { ConfirmWindow } from './confirm-window.ts';
 import type { Entry } from './confirm-window.ts';
-import { openConfirms } from './connection.ts';
 import type { Connection } from './connection.ts';
 import { blameOf, culpritOutcome, lostOutcome, textOf } from './errors.ts';
 import { Exchanges } from './exchanges.ts';
+import { FrameWriter } from './frame-writer.ts';
 import { isOverdue } from './overdue.ts';
 import { Probe } from './probe.ts';
 import { refusalBeforeSending } from './properties.ts';
 import type { Suspects } from './suspects.ts';
-import { WriteCoalescing } from './write-coalescing.ts';
 
 /** How often within the confirm deadline it is looked at. */
 const CHECKS_PER_DEADLINE = 10;
@@ -38,7 +39,9 @@ export class Session {
   readonly startedAtMs: number;
   private readonly options: SessionOptions;
   private readonly exchanges: Exchanges;
-  private readonly coalescing: WriteCoalescing;
+  /** A `Wire`, for the windows. */
+  readonly writer: FrameWriter;
+  readonly reader: ConfirmReader;
   private readonly probe: Probe;
   /** Undefined while it is opened again after the broker closed it. */
   private main: ConfirmWindow | undefined;
@@ -55,7 +58,9 @@ export class Session {
     const { config, connection, now, settle, suspects } = options;
     this.startedAtMs = now();
     this.unblockedAtMs = this.startedAtMs;
-    this.coalescing = new WriteCoalescing(connection.model);
+    const wire = connectionOf(connection.model);
+    this.writer = new FrameWriter(wire, () => options.onReady());
+    this.reader = new ConfirmReader(wire);
     this.main = this.watch(connection.confirms);
     this.exchanges = new Exchanges({
       config,
@@ -66,7 +71,8 @@ export class Session {
       onFatal: options.onFatal,
     });
     this.probe = new Probe({
-      open: () => openConfirms(connection.model, 1),
+      open: () => connection.model.createConfirmChannel(),
+      wire: this,
       now,
       mayWrite: options.mayWrite,
       settle: (entry, outcome) => {
@@ -81,15 +87,15 @@ export class Session {
 
   /** True when messages may be handed over now. */
   get ready(): boolean {
-    return this.main !== undefined && this.main.writable && this.blockedAtMs === undefined && !this.ended;
+    return this.main !== undefined && this.writer.writable && this.blockedAtMs === undefined && !this.ended;
   }
 
-  /** Call once before the `send`s of a batch. */
-  beginBatch(): void {
-    this.coalescing.begin();
+  /** Call once after the `send`s of a batch. */
+  flush(): void {
+    if (!this.ended) this.writer.flush();
   }
 
-  /** Takes the entry, or returns why not. */
+  /** Takes the entry for the next flush, or returns why not. */
   send(entry: Entry): Outcome | undefined {
     if (this.ended) return lostOutcome(this.lastError);
     const { message } = entry;
@@ -133,12 +139,12 @@ export class Session {
 
   private release(entries: readonly Entry[]): void {
     const now = this.options.now();
-    this.beginBatch();
     for (const entry of entries) {
       entry.sentAtMs = now;
       const outcome = this.dispatch(entry);
       if (outcome !== undefined) this.options.settle(entry, outcome);
     }
+    this.flush();
   }
 
   private listen(): void {
@@ -156,9 +162,8 @@ export class Session {
   }
 
   private watch(channel: Connection['confirms']): ConfirmWindow {
-    return new ConfirmWindow(channel, {
+    return new ConfirmWindow(channel, this, {
       settle: this.options.settle,
-      onDrain: this.options.onReady,
       onClosed: (error) => void this.reopen(error),
     });
   }
@@ -170,7 +175,7 @@ export class Session {
     this.lastError = error;
     this.reopeningSinceMs = this.options.now();
     this.exchanges.forget();
-    const { suspects, settle, connection, config } = this.options;
+    const { suspects, settle, connection } = this.options;
     suspects.channelClosed(
       blameOf(error),
       entries.map((entry) => entry.message),
@@ -178,7 +183,7 @@ export class Session {
     const alone = entries.length === 1;
     for (const entry of entries) settle(entry, alone ? culpritOutcome(error) : lostOutcome(error));
     try {
-      const channel = await openConfirms(connection.model, config.window);
+      const channel = await connection.model.createConfirmChannel();
       if (this.ended) return;
       this.main = this.watch(channel);
       this.reopeningSinceMs = undefined;

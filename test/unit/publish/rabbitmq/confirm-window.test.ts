@@ -4,23 +4,31 @@ import { describe, test } from 'node:test';
 import type { ConfirmChannel } from 'amqplib';
 import type { Outcome } from '../../../../src/pipeline/publish/publisher.ts';
 import { ConfirmWindow } from '../../../../src/pipeline/publish/rabbitmq/confirm-window.ts';
-import type { Entry } from '../../../../src/pipeline/publish/rabbitmq/confirm-window.ts';
+import type { OnConfirm } from '../../../../src/pipeline/publish/rabbitmq/confirm-reader.ts';
+import type { Entry, Wire } from '../../../../src/pipeline/publish/rabbitmq/confirm-window.ts';
 import { makeMessage } from '../../../support/publisher-driver.ts';
 
 /** A channel on which the test plays the broker. */
 class FakeChannel extends EventEmitter {
-  publish(): boolean {
-    return true;
-  }
+  readonly ch = 1;
 }
 
 function setUp() {
   const channel = new FakeChannel();
+  let confirm: OnConfirm | undefined;
+  const wire: Wire = {
+    writer: { put: () => undefined },
+    reader: {
+      watch: (_, onConfirm) => {
+        confirm = onConfirm;
+        return () => (confirm = undefined);
+      },
+    },
+  };
   const settled: [string, string][] = [];
   const closed: Error[] = [];
-  const window = new ConfirmWindow(channel as unknown as ConfirmChannel, {
+  const window = new ConfirmWindow(channel as unknown as ConfirmChannel, wire, {
     settle: (entry, outcome) => settled.push([entry.message.type, codeOf(outcome)]),
-    onDrain: () => undefined,
     onClosed: (error) => closed.push(error),
   });
   /** `name` is the type; the id may be the same for many. */
@@ -29,14 +37,14 @@ function setUp() {
     const entry: Entry = { message, onOutcome: () => undefined, sentAtMs: 0, verdict: undefined };
     assert.equal(window.send(entry), undefined);
   };
-  const ack = (deliveryTag: number, multiple = false): boolean =>
-    channel.emit('ack', { deliveryTag, multiple });
+  const ack = (tag: number, multiple = false): void => confirm?.(tag, multiple, true);
+  const nack = (tag: number, multiple = false): void => confirm?.(tag, multiple, false);
   const giveBack = (messageId: string, routingKey = 'k'): boolean =>
     channel.emit('return', {
       fields: { exchange: 'x', routingKey, replyText: 'NO_ROUTE' },
       properties: { messageId },
     });
-  return { channel, window, settled, closed, send, ack, giveBack };
+  return { channel, window, settled, closed, send, ack, nack, giveBack };
 }
 
 function codeOf(outcome: Outcome): string {
@@ -61,9 +69,9 @@ describe('confirm window', () => {
   });
 
   test('a nack of several is unknown for each', () => {
-    const { channel, settled, send } = setUp();
+    const { settled, send, nack } = setUp();
     for (const name of ['a', 'b', 'c']) send(name);
-    channel.emit('nack', { deliveryTag: 2, multiple: true });
+    nack(2, true);
     assert.deepEqual(settled, [
       ['a', 'nack'],
       ['b', 'nack'],
