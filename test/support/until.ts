@@ -3,6 +3,12 @@ import { inspect } from 'node:util';
 
 /** It only ends what hangs: a test that promises a time says it. A busy machine takes several times as long as an idle one. */
 const DEFAULT_TIMEOUT_MS = 30_000;
+/**
+ * Without `intervalMs`, a tenth of what it has waited: a look often costs a connection to a server, and those of a test
+ * that waits take their time from the cores that it waits for.
+ */
+const MIN_INTERVAL_MS = 5;
+const MAX_INTERVAL_MS = 100;
 
 /**
  * Polls `check` until it gives a value that is not false, null or undefined, and returns it. The error after
@@ -12,15 +18,16 @@ export async function until<T>(
   check: () => T | Promise<T>,
   options: { timeoutMs?: number; intervalMs?: number; what: string },
 ): Promise<Exclude<T, false | null | undefined>> {
-  const { timeoutMs = DEFAULT_TIMEOUT_MS, intervalMs = 10, what } = options;
-  const deadline = performance.now() + timeoutMs;
+  const { timeoutMs = DEFAULT_TIMEOUT_MS, intervalMs, what } = options;
+  const startMs = performance.now();
   for (;;) {
     const last = await attempt(check);
     if (last.ok && last.value !== false && last.value !== null && last.value !== undefined) {
       return last.value as Exclude<T, false | null | undefined>;
     }
-    if (performance.now() > deadline) throw timeoutError(what, timeoutMs, last);
-    await sleep(intervalMs);
+    const waitedMs = performance.now() - startMs;
+    if (waitedMs > timeoutMs) throw timeoutError(what, timeoutMs, last);
+    await sleep(intervalMs ?? Math.min(MAX_INTERVAL_MS, Math.max(MIN_INTERVAL_MS, waitedMs / 10)));
   }
 }
 
