@@ -22,6 +22,8 @@ create table if not exists :"schema".outbox_relay_progress (
   beyond bigint[],
   -- The partition that is being dropped: oid, name, bound. From before it is detached until it is gone.
   dropping jsonb,
+  -- The application deletes its rows at once: the table is not the truth.
+  deleted_at_once boolean not null default false,
   lease_token bigint not null default 0,
   updated_at timestamptz not null default clock_timestamp()
 ) with (

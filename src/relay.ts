@@ -249,7 +249,7 @@ export class Relay {
     const lease = await this.acquire(ending).catch(() => undefined);
     if (lease) {
       const store = new ProgressStore(config, lease.token);
-      const keeper = new SlotKeeper({ config, store, observer: this.observer });
+      const keeper = new SlotKeeper({ config, store, observer: this.observer, failures: this.failures });
       await keeper.guardWhileHalted(ending);
     }
     await aborted(ending);

@@ -4,7 +4,7 @@ import { classify } from './errors/policy.ts';
 import { drainBudget } from './lifecycle/drain-budget.ts';
 import { faultPoint } from './lifecycle/fault-point.ts';
 import type { Observer } from './observe/observer.ts';
-import { giveUpUnreadableSlot, handOver, type MadeSlot } from './pipeline/capture/handover.ts';
+import { handOver, type MadeSlot } from './pipeline/capture/handover.ts';
 import { checkTable, type Preflight } from './pipeline/capture/preflight.ts';
 import { TablePass } from './pipeline/capture/polling/table-pass.ts';
 import { terminateHolder } from './pipeline/capture/streaming/slot.ts';
@@ -177,8 +177,7 @@ export class Session {
     await this.keeper
       .guarded(client, () => this.stage, this.deliverStream(client, progress, start.checked))
       .catch(async (error: unknown) => {
-        const neverPasses = this.options.failures.neverPasses(error, this.carried?.position);
-        throw await giveUpUnreadableSlot(client, config.slotName, { error, neverPasses });
+        throw await this.keeper.giveUpUnreadable(client, error, this.carried?.position);
       });
   }
 

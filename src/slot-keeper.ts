@@ -4,7 +4,8 @@ import { RelayError } from './errors/errors.ts';
 import { classify } from './errors/policy.ts';
 import { retryUntil } from './lifecycle/retry-until.ts';
 import type { Observer } from './observe/observer.ts';
-import { findStart, makeSlot, type MadeSlot } from './pipeline/capture/handover.ts';
+import { findStart, giveUpUnreadableSlot, makeSlot, type MadeSlot } from './pipeline/capture/handover.ts';
+import { assertNothingLost, unsendable } from './pipeline/capture/possible-loss.ts';
 import { checkStreaming, checkTable, type Preflight } from './pipeline/capture/preflight.ts';
 import type { StartDecision } from './pipeline/capture/start-decision.ts';
 import { findAbandonedSlots } from './pipeline/capture/streaming/abandoned-slots.ts';
@@ -13,8 +14,10 @@ import { explainInvalidation } from './pipeline/capture/streaming/invalidation.t
 import { watchRetention } from './pipeline/capture/streaming/retention.ts';
 import { dropSlot, isOurs, readSlot, type Slot } from './pipeline/capture/streaming/slot.ts';
 import { ReplicationStream } from './pipeline/capture/streaming/stream.ts';
+import type { StreamFailures } from './pipeline/capture/unreadable.ts';
 import type { Progress, ProgressStore } from './pipeline/settle/progress.ts';
 import { attemptEach, clientConfig, connect, disconnect } from './postgres/connect.ts';
+import { readEndOfLog } from './postgres/log-position.ts';
 import { isPooled } from './postgres/pooler.ts';
 import type { OutboxTable } from './postgres/outbox-table.ts';
 import type { Stage } from './stage.ts';
@@ -32,25 +35,36 @@ export interface SlotKeeperOptions {
   readonly config: Config;
   readonly store: ProgressStore;
   readonly observer: Observer;
+  readonly failures: StreamFailures;
 }
 
 /** The replication slot from the outside: may it be used, made, kept, or is the table polled instead? */
 export class SlotKeeper {
   private readonly options: SlotKeeperOptions;
+  private deletedAtOnce = false;
 
   constructor(options: SlotKeeperOptions) {
     this.options = options;
   }
 
-  /** With CLEANUP=none nothing in the table tells what was delivered. */
+  /**
+   * With CLEANUP=none nothing in the table tells what was delivered; and where the application deletes its rows at once,
+   * what a slot loses is in no table.
+   */
   get mayPoll(): boolean {
     const { source, cleanup } = this.options.config;
-    return source === 'auto' && cleanup !== 'none';
+    return source === 'auto' && cleanup !== 'none' && !this.deletedAtOnce;
+  }
+
+  private async learnTruth(client: Client): Promise<void> {
+    const { config, store } = this.options;
+    this.deletedAtOnce = config.deletedAtOnce ?? (await store.isDeletedAtOnce(client));
   }
 
   /** Where to begin. Throws what stands in the way of streaming. */
   async findStart(client: Client, table: OutboxTable): Promise<StreamingStart> {
     const { config, store } = this.options;
+    await this.learnTruth(client);
     if (isPooled(client)) throw pooler();
     const checked = await checkStreaming(client, config, table);
     const { database } = checked;
@@ -60,6 +74,7 @@ export class SlotKeeper {
     );
     if (found.slot) this.tellInvalidation(found.slot);
     await this.tellAbandoned(client);
+    if (this.deletedAtOnce) assertNothingLost(found, await readEndOfLog(client));
     return { ...found, checked, failover: await this.mayFailOver(client) };
   }
 
@@ -225,6 +240,7 @@ export class SlotKeeper {
       onTooMuch: async (error, watcher) => {
         const { code, message, advice } = error;
         observer.changes.report('retention', code, { level: 'warn', message, fields: { advice } });
+        await this.learnTruth(watcher);
         if (!this.mayPoll) return;
         onTooMuch(error);
         await dropSlot(watcher, config.slotName);
@@ -254,6 +270,15 @@ export class SlotKeeper {
         walSenderTimeoutMs: checked.walSenderTimeoutMs,
       }),
     );
+  }
+
+  /** What to end the session with; a slot that can never be read on is given up, where the table has what it loses. */
+  async giveUpUnreadable(client: Client, error: unknown, position: bigint | undefined): Promise<unknown> {
+    const { config, failures } = this.options;
+    const neverPasses = failures.neverPasses(error, position);
+    if (!this.deletedAtOnce)
+      return await giveUpUnreadableSlot(client, config.slotName, { error, neverPasses });
+    return neverPasses ? unsendable(error) : error;
   }
 
   /** The drain has ended when the slot itself says so: a status message may be lost with its socket. */

@@ -8,6 +8,7 @@ import type { Source } from './pipeline/capture/source.ts';
 import type { Address } from './pipeline/envelope/router.ts';
 import { Pipeline } from './pipeline/pipeline.ts';
 import type { Publisher } from './pipeline/publish/publisher.ts';
+import { DeletedAtOnce } from './pipeline/settle/deleted-at-once.ts';
 import { GiantParking } from './pipeline/settle/giants.ts';
 import { OrphanSweep } from './pipeline/settle/orphans.ts';
 import type { Phase, ProgressStore } from './pipeline/settle/progress.ts';
@@ -59,6 +60,7 @@ export class Stage {
   private readonly failure = new AbortController();
   private readonly settler: Settler;
   readonly giants: GiantParking;
+  private readonly deletedAtOnce = new DeletedAtOnce();
   readonly pipeline: Pipeline;
 
   constructor(options: StageOptions) {
@@ -70,6 +72,7 @@ export class Stage {
       onWritten: (write) => {
         options.onWritten?.(write);
         this.pipeline.release(write.settled);
+        this.lookForDeletedRows(write).catch((error: Error) => this.fail(error));
       },
     });
     this.giants = new GiantParking({
@@ -143,6 +146,19 @@ export class Stage {
     );
   };
 
+  /** From the stream alone: what a poll saw may well be gone by now. */
+  private async lookForDeletedRows({ settled }: Write): Promise<void> {
+    const { config, client, store, observer, phase } = this.options;
+    if (phase !== 'complete' || config.deletedAtOnce !== undefined || config.cleanup === 'none') return;
+    const nowMs = performance.now();
+    const newestMs = Math.max(...settled.map(({ event }) => event.transaction.committedAtMs));
+    const ageMs = (observer.clock.at(nowMs) ?? Date.now()) - newestMs;
+    const findings = { ...this.settlement.findings, ageMs };
+    if (!this.deletedAtOnce.note(findings, nowMs)) return;
+    await store.noteDeletedAtOnce(client);
+    this.fail(deletedAtOnce());
+  }
+
   private tellUnparked(error: unknown): void {
     const { code, advice } = classify(error);
     this.options.observer.changes.report('giants', code, {
@@ -194,6 +210,19 @@ async function within(promise: Promise<unknown>, deadlineMs: number): Promise<bo
   const inTime = await Promise.race([promise.then(() => true), deadline]);
   clearTimeout(timer);
   return inTime;
+}
+
+/** Ends the session once: the next one knows it from the progress row. */
+function deletedAtOnce(): RelayError {
+  return new RelayError(
+    'retry',
+    'deleted-at-once',
+    'the application deletes its rows at once: the table can not stand in for the slot',
+    {
+      advice:
+        'From now on the table is never polled instead, and the slot is never given up; set DELETED_AT_ONCE=yes or no to decide it yourself.',
+    },
+  );
 }
 
 function writeTimeout(): RelayError {

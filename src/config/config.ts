@@ -19,6 +19,8 @@ export interface Config {
   readonly maxInFlightBytes: number;
   readonly maxInFlightEvents: number;
   readonly walRetentionLimitBytes: number;
+  /** The application deletes its rows at once; undefined: that is noticed. */
+  readonly deletedAtOnce: boolean | undefined;
   /** The slot follows the standbys: PostgreSQL 17 and later. */
   readonly slotFailover: boolean;
   readonly maxEventBytes: number;

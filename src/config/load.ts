@@ -55,6 +55,7 @@ export function loadChecked(
     maxInFlightBytes: settings.values.MAX_IN_FLIGHT_BYTES,
     maxInFlightEvents: settings.values.MAX_IN_FLIGHT_EVENTS,
     walRetentionLimitBytes: settings.values.WAL_RETENTION_LIMIT_BYTES,
+    deletedAtOnce: DELETED_AT_ONCE[settings.values.DELETED_AT_ONCE],
     slotFailover: settings.values.SLOT_FAILOVER,
     maxEventBytes: settings.values.MAX_EVENT_BYTES,
     topicGraceMs: settings.values.TOPIC_GRACE_MS,
@@ -146,8 +147,15 @@ function checkTopic(settings: Settings): void {
 }
 
 /** Without a slot only the row itself can tell that it was delivered. */
+const DELETED_AT_ONCE = { auto: undefined, yes: true, no: false } as const;
+
 function checkSource(settings: Settings): void {
-  const { SOURCE: source, CLEANUP: cleanup } = settings.values;
+  const { SOURCE: source, CLEANUP: cleanup, DELETED_AT_ONCE: deleted } = settings.values;
+  if (source === 'polling' && deleted === 'yes') {
+    const message =
+      'SOURCE=polling never sees a row that is deleted at once; expected SOURCE=streaming or auto';
+    settings.problems.push({ variable: 'DELETED_AT_ONCE', message });
+  }
   if (source !== 'polling' || cleanup !== 'none') return;
   const message =
     'none leaves delivered rows as they are, and SOURCE=polling could not tell them from others; expected delete or mark';

@@ -111,6 +111,12 @@ export const DATABASE_OPTIONS = {
     default: 'outbox_relay',
     format: format.slotName,
   },
+  DELETED_AT_ONCE: {
+    group: 'source',
+    doc: 'The application deletes a row as soon as it has inserted it, so that the table can not stand in for the slot: yes, no, or auto, which notices it.',
+    default: 'auto',
+    format: format.oneOf(['auto', 'yes', 'no']),
+  },
   SLOT_FAILOVER: {
     group: 'source',
     doc: 'The slot waits for the standbys in synchronized_standby_slots, so that nothing is streamed that a failover takes back (PostgreSQL 17 and later).',

@@ -94,6 +94,19 @@ export class ProgressStore {
     return (await this.read(client)) as Progress;
   }
 
+  /** Noticed earlier: the application deletes its rows at once, so that the table is not the truth. */
+  async isDeletedAtOnce(client: Client): Promise<boolean> {
+    const { rows } = await client.query<{ noticed: string }>(
+      `select deleted_at_once::text as noticed from ${this.progress} where slot_name = $1`,
+      [this.config.slotName],
+    );
+    return rows[0]?.noticed === 'true';
+  }
+
+  async noteDeletedAtOnce(client: Client): Promise<void> {
+    await this.mustUpdate(client, 'deleted_at_once = true');
+  }
+
   /** Changes nothing. A commit that waits for the disk flushes everything in the log before it. */
   async touch(client: Client): Promise<void> {
     await this.mustUpdate(client, 'lease_token = lease_token');

@@ -62,6 +62,7 @@ export class Settlement {
   private inFlight: Write | undefined;
   private writtenPosition: bigint;
   private unseen: readonly Identity[] = [];
+  private lastFindings = { events: 0, vanished: 0 };
 
   /**
    * `before`: events settled beyond `start` by an earlier session. They come again at or below `beforeUntil` (the end
@@ -108,6 +109,11 @@ export class Settlement {
     return this.unseen.length > 0;
   }
 
+  /** Of the last write: events whose rows it could see, and how many of these somebody else had removed before. */
+  get findings(): { readonly events: number; readonly vanished: number } {
+    return this.lastFindings;
+  }
+
   get oldest(): Transaction | undefined {
     return this.watermark.oldest;
   }
@@ -147,13 +153,17 @@ export class Settlement {
   committed(write: Write, { removed, snapshot }: Written): bigint {
     if (write !== this.inFlight) throw new RangeError('not the write in flight');
     this.inFlight = undefined;
-    if (removed >= countEvents(write.runs)) this.unseen = [];
+    const wanted = countEvents(write.runs);
+    if (removed >= wanted) this.unseen = [];
     else {
       const streamed = write.settled.map(({ event }) => event).filter(isFromItsTransaction);
       const tried = [...streamed, ...this.unseen];
       // Where the snapshot sees the transaction, the row was removed, or the application had done that itself.
       this.unseen = tried.filter(({ xid }) => !sees(snapshot, xid)).map(({ seq, xid }) => ({ seq, xid }));
     }
+    const parkedBefore = write.settled.filter(({ parkedInDatabase }) => parkedInDatabase).length;
+    const events = wanted - this.unseen.length - parkedBefore;
+    this.lastFindings = { events, vanished: Math.max(0, events - removed) };
     if (write.position > this.writtenPosition) this.writtenPosition = write.position;
     return this.writtenPosition;
   }

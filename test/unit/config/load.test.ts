@@ -113,6 +113,7 @@ describe('layers', () => {
       maxInFlightBytes: 64 * 1024 ** 2,
       maxInFlightEvents: 10_000,
       walRetentionLimitBytes: 4 * 1024 ** 3,
+      deletedAtOnce: undefined,
       slotFailover: false,
       maxEventBytes: 16 * 1024 ** 2,
       topicGraceMs: 60_000,
