@@ -1,5 +1,6 @@
 import { idleOutbox } from '../test/fault/idle.ts';
 import { walLimit } from '../test/fault/wal-limit.ts';
+import type { Outcome } from './fault-result.ts';
 
 /** What the slot keeps of the database's log, measured for long. */
 
@@ -10,8 +11,6 @@ const SEGMENT_BYTES = 16 * MIB;
  * only one is under way at a time: the log of twice ten and twice 15 seconds, and a moment.
  */
 const MOST_IDLE_SECONDS = 60;
-
-type Outcome = Record<string, unknown> & { kept: boolean };
 
 export async function runWalLimit(
   slot: 'in-use' | 'in-the-making',

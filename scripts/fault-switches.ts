@@ -1,8 +1,7 @@
 import { firstStart, switches } from '../test/fault/switches.ts';
 import type { Verdict } from '../test/support/judge.ts';
 import type { BrokerName } from '../test/support/target.ts';
-
-type Outcome = Record<string, unknown> & { kept: boolean };
+import { counts, nothingWrong, type Outcome } from './fault-result.ts';
 
 /** Transactions beside stay open for so long; it is also how long making a slot waits. */
 const OPEN_MS = 10_000;
@@ -11,26 +10,15 @@ export async function runSwitches(broker: BrokerName, count: number): Promise<Ou
   const result = await switches({ broker, switches: count, openMs: OPEN_MS, rate: 400 });
   const { reasons } = result;
   const kept = result.switches >= count && exactlyOnce(result.verdict);
-  return { ...summary(result.verdict), switches: result.switches, reasons, kept };
+  return { ...counts(result.verdict), switches: result.switches, reasons, kept };
 }
 
 export async function runFirstStart(broker: BrokerName, rows: number): Promise<Outcome> {
   const { verdict, drainedMs, changes } = await firstStart({ broker, rows, rate: 400 });
-  return { ...summary(verdict), drainedMs: Math.round(drainedMs), changes, kept: exactlyOnce(verdict) };
+  return { ...counts(verdict), drainedMs: Math.round(drainedMs), changes, kept: exactlyOnce(verdict) };
 }
 
 /** A switch alone causes no duplicate. */
-function exactlyOnce({ lost, invented, altered, outOfOrder, duplicates }: Verdict): boolean {
-  return lost.length + invented.length + altered.length + outOfOrder.length + duplicates === 0;
-}
-
-function summary({ committed, lost, invented, altered, outOfOrder, duplicates }: Verdict): object {
-  return {
-    committed,
-    lost: lost.length,
-    invented: invented.length,
-    altered: altered.length,
-    outOfOrder: outOfOrder.length,
-    duplicates,
-  };
+function exactlyOnce(verdict: Verdict): boolean {
+  return nothingWrong(verdict) && verdict.duplicates === 0;
 }

@@ -3,13 +3,15 @@ import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { assertBrokerOutage, assertDatabaseOutage } from '../test/fault/assert-outage.ts';
-import { assertLeaders } from '../test/fault/assert-leaders.ts';
-import { changeLeaders, LEADER_FAULTS, type LeaderFault } from '../test/fault/leaders.ts';
+import { LEADER_FAULTS } from '../test/fault/leaders.ts';
 import type { OutageResult } from '../test/fault/outage.ts';
 import { kafkaOutage, postgresOutage, rabbitmqOutage } from '../test/fault/outages.ts';
 import { Scene, interruptedDelivery } from '../test/support/crash-run.ts';
-import type { Verdict } from '../test/support/judge.ts';
 import type { BrokerName } from '../test/support/target.ts';
+import { runLeaders } from './fault-leaders.ts';
+import { complaint, counts, nothingWrong, seeded, type Outcome } from './fault-result.ts';
+import { runIdle, runWalLimit } from './fault-slot.ts';
+import { runFirstStart, runSwitches } from './fault-switches.ts';
 
 const USAGE = `The long form of the fault tests.
 
@@ -20,6 +22,14 @@ const USAGE = `The long form of the fault tests.
   npm run fault -- --leaders ${LEADER_FAULTS.join('|')} --broker kafka|rabbitmq [--rounds 20] [--seed 1]
       three relays, one leader after the other is killed, stopped for 30 s, cut off from PostgreSQL for 10 s, or stopped
       between the question for the lease and the write; 500 events a second, 50 keys
+  npm run fault -- --wal-limit 200 [--seconds 60] [--rate 2000]
+      the broker is away for so long; what a slot keeps of the log never passes so many MiB by more than a segment
+  npm run fault -- --idle [--seconds 60]
+      nothing happens in the outbox, much beside it: what the slot keeps of the log does not grow; from 61 s on
+  npm run fault -- --switches 50 [--broker kafka|rabbitmq] [--seed 1]
+      the slot is dropped or given up at its limit again and again: polling, streaming, so many changes of mode
+  npm run fault -- --first-start 200000 [--broker kafka|rabbitmq] [--seed 1]
+      so many rows wait, and writers go on, when a relay starts for the first time
 
 Without --broker both, without --signal both. Each run appends a line to --results (default results/fault.jsonl);
 a run that has its line there is not repeated (--again repeats it). Exit code 1 when a promise was broken.
@@ -27,16 +37,12 @@ a run that has its line there is not repeated (--again repeats it). Exit code 1 
 
 interface Run {
   readonly name: string;
-  readonly run: () => Promise<Record<string, unknown> & { kept: boolean }>;
+  readonly run: () => Promise<Outcome>;
 }
 
 /** On average so many duplicates a kill at 1,000 events a second; and never more than what was in flight. */
 const AVERAGE_DUPLICATES = 5;
 const MOST_DUPLICATES = 10_000;
-/** Until the successor delivers: after a kill, or the lease and two seconds after a cut. */
-const TAKE_OVER_MS = 5_000;
-const STOPPED_MS = 30_000;
-const AWAY_MS = 10_000;
 /** From "streaming" on: the backlog of the start is delivered, the flow is steady. */
 const LIFE_MS: [number, number] = [1_000, 3_000];
 
@@ -48,6 +54,11 @@ function options() {
       rounds: { type: 'string', default: '20' },
       seed: { type: 'string', default: '1' },
       outage: { type: 'string' },
+      'wal-limit': { type: 'string' },
+      rate: { type: 'string', default: '2000' },
+      idle: { type: 'boolean', default: false },
+      switches: { type: 'string' },
+      'first-start': { type: 'string' },
       leaders: { type: 'string' },
       seconds: { type: 'string', default: '60' },
       times: { type: 'string', default: '3' },
@@ -86,6 +97,8 @@ function planned(given: Options): Run[] {
       run: async () => await runOutage(server, seconds, times),
     }));
   }
+  if (given['wal-limit'] !== undefined || given.idle) return plannedOfSlot(given);
+  if (given.switches !== undefined || given['first-start'] !== undefined) return plannedOfModes(given);
   const rounds = whole('rounds', given.rounds);
   const seed = whole('seed', given.seed);
   const brokers = oneOf('broker', given.broker, ['kafka', 'rabbitmq']);
@@ -105,12 +118,42 @@ function planned(given: Options): Run[] {
   );
 }
 
+function plannedOfSlot(given: Options): Run[] {
+  const seconds = whole('seconds', given.seconds);
+  if (given.idle)
+    return ([18, 14] as const).map((version) => ({
+      name: `idle outbox ${seconds} s PostgreSQL ${version}`,
+      run: async () => await runIdle(version, seconds),
+    }));
+  const rate = whole('rate', given.rate);
+  const limitMib = whole('wal-limit', given['wal-limit'] ?? '');
+  return (['in-use', 'in-the-making'] as const).map((slot) => ({
+    name: `wal-limit ${limitMib} MiB ${seconds} s ${rate}/s slot ${slot}`,
+    run: async () => await runWalLimit(slot, { seconds, rate, limitMib }),
+  }));
+}
+
+function plannedOfModes(given: Options): Run[] {
+  const { switches, 'first-start': firstStart } = given;
+  return oneOf('broker', given.broker, ['kafka', 'rabbitmq']).map((broker) =>
+    switches === undefined
+      ? {
+          name: `${broker} first start with ${firstStart} rows seed ${given.seed}`,
+          run: async () => await runFirstStart(broker, whole('first-start', firstStart ?? '')),
+        }
+      : {
+          name: `${broker} ${switches} switches seed ${given.seed}`,
+          run: async () => await runSwitches(broker, whole('switches', switches)),
+        },
+  );
+}
+
 async function runInterrupted(run: {
   broker: BrokerName;
   signal: 'SIGKILL' | 'SIGTERM';
   rounds: number;
   seed: number;
-}): Promise<Record<string, unknown> & { kept: boolean }> {
+}): Promise<Outcome> {
   const { broker, signal, rounds, seed } = run;
   const scene = await Scene.open(broker);
   try {
@@ -132,35 +175,11 @@ async function runInterrupted(run: {
   }
 }
 
-async function runLeaders(run: {
-  broker: BrokerName;
-  fault: LeaderFault;
-  rounds: number;
-  seed: number;
-}): Promise<Record<string, unknown> & { kept: boolean }> {
-  const { broker, fault, rounds, seed } = run;
-  const awayMs = fault === 'stop' ? STOPPED_MS : AWAY_MS;
-  const result = await changeLeaders({ broker, fault, rounds, awayMs, random: seeded(seed) });
-  const takeOverMs = result.takeOverMs.toSorted((a, b) => a - b).map(Math.round);
-  const broken = complaint(() => assertLeaders(fault, result, TAKE_OVER_MS));
-  return {
-    ...counts(result.verdict),
-    late: [...result.late.values()],
-    mostLeaders: result.mostLeaders,
-    takenMs: result.takenMs.map(Math.round),
-    takeOverMs,
-    p50Ms: takeOverMs[Math.floor(rounds / 2)],
-    maxMs: takeOverMs.at(-1),
-    ...(broken !== undefined && { broken }),
-    kept: broken === undefined,
-  };
-}
-
 async function runOutage(
   server: 'kafka' | 'rabbitmq' | 'postgres',
   seconds: number,
   times: number,
-): Promise<Record<string, unknown> & { kept: boolean }> {
+): Promise<Outcome> {
   const result = await (server === 'kafka'
     ? kafkaOutage(seconds)
     : server === 'rabbitmq'
@@ -181,43 +200,6 @@ async function runOutage(
 
 function assertOutage(server: string, result: OutageResult, times: number): string {
   return server === 'postgres' ? assertDatabaseOutage(result, times) : assertBrokerOutage(result);
-}
-
-function complaint(check: () => unknown): string | undefined {
-  try {
-    check();
-    return undefined;
-  } catch (error) {
-    return error instanceof Error ? error.message : String(error);
-  }
-}
-
-function counts(verdict: Verdict): Record<string, number> {
-  const { committed, received, lost, invented, altered, outOfOrder, duplicates } = verdict;
-  return {
-    committed,
-    received,
-    lost: lost.length,
-    invented: invented.length,
-    altered: altered.length,
-    outOfOrder: outOfOrder.length,
-    duplicates,
-  };
-}
-
-function nothingWrong({ lost, invented, altered, outOfOrder }: Verdict): boolean {
-  return lost.length + invented.length + altered.length + outOfOrder.length === 0;
-}
-
-/** mulberry32: the same seed ends the relay after the same times. */
-function seeded(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 /** The line that a run of this name left before, so that a series can go on after an interruption. */
