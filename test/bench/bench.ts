@@ -6,10 +6,12 @@ import { startRabbitmq } from '../../src/demo/services/rabbitmq.ts';
 import { kafkaBenchTarget, rabbitmqBenchTarget, type BenchTarget } from './broker.ts';
 import { drain } from './drain.ts';
 import { latency } from './latency.ts';
+import { pollCost } from './poll-cost.ts';
 import { amqplibAlone, kafkajsAlone, pgRecvlogical } from './references.ts';
 
 /**
  * How fast the relay is, beside its references in the same run: `npm run bench [-- --events 300000 --only kafka,…]`.
+ * What a poll costs: `--only poll-cost --events 1000000 --seconds 60`.
  * Trust the ratios: the machine's noise moves all figures of a run together. Each run checks gaps, order, duplicates.
  */
 const { values } = parseArgs({
@@ -113,6 +115,24 @@ async function benchRabbitmq(url: string): Promise<void> {
   }
 }
 
+async function benchPollCost(): Promise<void> {
+  for (const [cleanup, heldSnapshot] of [
+    ['delete', true],
+    ['mark', true],
+    ['mark', false],
+  ] as const) {
+    const seconds = Number(values.seconds);
+    const cost = await pollCost(postgres.url, { cleanup, heldSnapshot, rows: events, seconds });
+    const what = `${events} rows, ${heldSnapshot ? 'under an old snapshot' : 'vacuumed'}`;
+    print(`a poll after ${what}, CLEANUP=${cleanup}`, {
+      polls: cost.polls,
+      'ms p50': cost.p50Ms,
+      'ms p99': cost.p99Ms,
+      'ms max': cost.maxMs,
+    });
+  }
+}
+
 try {
   for (let run = 0; run < Number(values.repeat); run++) {
     if (kafka && parts.has('recvlogical')) {
@@ -123,6 +143,7 @@ try {
     }
     if (kafka && parts.has('kafka')) await benchKafka(kafka.brokers);
     if (kafka && parts.has('latency')) await benchLatency(kafka.brokers);
+    if (parts.has('poll-cost')) await benchPollCost();
     if (rabbitmq && parts.has('rabbitmq')) await benchRabbitmq(rabbitmq.url);
   }
 } finally {

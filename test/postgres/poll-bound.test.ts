@@ -68,8 +68,8 @@ async function writeUntil(client: Client, done: () => boolean): Promise<void> {
 /** Until every transaction that could still insert was asked for some times, and looks were made with a bound. */
 async function rounds(poller: TablePoller, client: Client): Promise<void> {
   const asked = (): number => poller.statements.filter(({ text }) => text.includes('pg_locks')).length;
-  const [before, looks] = [asked(), poller.bounds.length];
-  await writeUntil(client, () => asked() >= before + 4 && poller.bounds.length >= looks + 10);
+  const [askedBefore, looks] = [asked(), poller.bounds.length];
+  await writeUntil(client, () => asked() >= askedBefore + 4 && poller.bounds.length >= looks + 10);
 }
 
 async function moved(poller: TablePoller, client: Client, above: number): Promise<void> {

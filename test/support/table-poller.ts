@@ -12,13 +12,28 @@ export interface Statement {
 /** The settings of the relay's own connection that matter to plans. */
 export const PLAN_SETTINGS = 'set enable_seqscan = off; set enable_bitmapscan = off';
 
+/** The same connection, and all that is asked on it. */
+export function recording(client: Client): { client: Client; statements: Statement[] } {
+  const statements: Statement[] = [];
+  const run = client.query.bind(client) as (text: unknown, values?: unknown[]) => Promise<unknown>;
+  const query = async (text: string, values: unknown[] = []): Promise<unknown> => {
+    const beganMs = performance.now();
+    const result = await run(text, values);
+    statements.push({ text, values, tookMs: performance.now() - beganMs });
+    return result;
+  };
+  const get = (target: Client, name: string | symbol): unknown =>
+    name === 'query' ? query : Reflect.get(target, name);
+  return { client: new Proxy(client, { get }), statements };
+}
+
 /**
  * Polls a table in this process, removes or marks what it reads, and remembers every statement: for tests of how a look
  * is made and what it costs.
  */
 export class TablePoller {
   readonly delivered: number[] = [];
-  readonly statements: Statement[] = [];
+  readonly statements: Statement[];
   private readonly client: Client;
   private readonly config: Config;
   private readonly stopping = new AbortController();
@@ -29,18 +44,9 @@ export class TablePoller {
   constructor(config: Config, client: Client) {
     this.config = config;
     this.client = client;
-    const run = client.query.bind(client) as (text: unknown, values?: unknown[]) => Promise<unknown>;
-    const recorded = async (text: string, values: unknown[] = []): Promise<unknown> => {
-      const beganMs = performance.now();
-      const result = await run(text, values);
-      this.statements.push({ text, values, tookMs: performance.now() - beganMs });
-      return result;
-    };
-    const recording = new Proxy(client, {
-      get: (target, name, receiver): unknown =>
-        name === 'query' ? recorded : Reflect.get(target, name, receiver),
-    });
-    this.ended = this.poll(recording).catch((error: unknown) => void (this.error = error));
+    const recorded = recording(client);
+    this.statements = recorded.statements;
+    this.ended = this.poll(recorded.client).catch((error: unknown) => void (this.error = error));
   }
 
   /** The looks at the table so far, without what else a poll asks. */
@@ -70,11 +76,11 @@ export class TablePoller {
     if (this.error !== undefined) throw this.error;
   }
 
-  private async poll(recording: Client): Promise<void> {
+  private async poll(recorded: Client): Promise<void> {
     const { config, client } = this;
     await client.query(PLAN_SETTINGS);
     const flush = async (): Promise<void> => void (await client.query('select pg_current_xact_id()'));
-    const source = new TablePoll({ config, client: recording, flush });
+    const source = new TablePoll({ config, client: recorded, flush });
     const done = config.cleanup === 'mark' ? 'update outbox set delivered_at = now()' : 'delete from outbox';
     for await (const { events } of source.batches(this.stopping.signal)) {
       const seqs = events.map(({ seq }) => seq);
