@@ -24,7 +24,7 @@ test('P5 P6 the broker is away and the slot keeps too much of the log: it is giv
   const proxy = await Proxy.start(url);
   const scene = await Scene.open('rabbitmq', { brokerAddress: proxy.url(url), shop: { rate: 200 } });
   const relay = scene.startRelay({
-    env: { WAL_RETENTION_LIMIT_BYTES: String(LIMIT_BYTES), RABBITMQ_CONFIRM_TIMEOUT_MS: '1000' },
+    env: { WAL_RETENTION_LIMIT_BYTES: String(LIMIT_BYTES), RABBITMQ_CONFIRM_TIMEOUT_MS: '12000' },
   });
   try {
     await streamedTimes(relay, 1);
@@ -33,8 +33,8 @@ test('P5 P6 the broker is away and the slot keeps too much of the log: it is giv
     proxy.blackHole();
     await writeLog(scene.database.url);
     await until(async () => (await slotsOf(scene.database.url)).length === 0, {
-      what: 'the slot to be given up',
-      timeoutMs: 60_000,
+      what: 'the slot to be given up, before the answers of the broker are overdue',
+      timeoutMs: 8_000,
     });
     await relay.waitForLine(/mode: polling.*(?:slot-missing|wal-limit)/, 30_000);
     proxy.heal();
