@@ -80,7 +80,7 @@ async function assertSurvives({ outbox, env, change, tell, delivered }: Rotation
 describe('P10 a password that is changed while the relay runs', { concurrency: true }, () => {
   test(
     "PostgreSQL's: halted with metrics up, recovered by the new secret file",
-    { timeout: 120_000 },
+    { timeout: 300_000 },
     async () => {
       const outbox = await openOutbox(postgres.url);
       await outbox.sql(`create role relay login superuser password 'old-secret'`);
@@ -104,7 +104,7 @@ describe('P10 a password that is changed while the relay runs', { concurrency: t
 
   test(
     "RabbitMQ's: halted with metrics up, recovered by the new secret file",
-    { timeout: 120_000 },
+    { timeout: 300_000 },
     async () => {
       const outbox = await openOutbox(postgres.url);
       const exchange = uniqueName('exchange');
