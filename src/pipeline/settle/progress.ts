@@ -28,6 +28,9 @@ export interface Progress {
  */
 export type Phase = 'polling' | 'table' | 'complete';
 
+/** `shared`: the write is not on disk when it returns. */
+export type Flush = 'own' | 'shared';
+
 /** What a write notes. Every parameter is named in each, or the server could not tell its type. */
 const POSITIONS: Readonly<Record<Phase, string>> = {
   polling: 'table_seq = least(-1, $3::bigint), beyond = $4::bigint[]',
@@ -150,14 +153,20 @@ export class ProgressStore {
    * Removes the settled rows, parks the refused ones and notes the progress: one statement, so one transaction.
    * Repeating it after an unknown end is harmless.
    */
-  async write(client: Client, write: Write, phase: Phase, slotCreatedLsn: bigint): Promise<Written> {
+  async write(
+    client: Client,
+    write: Write,
+    phase: Phase,
+    slotCreatedLsn: bigint,
+    flush: Flush = 'own',
+  ): Promise<Written> {
     const parked = write.settled.filter((settled) => settled.parked && !settled.parkedInDatabase);
     const runs = this.config.cleanup === 'none' ? [] : write.runs;
     const columns = ['seqFrom', 'seqTo', 'xidFrom', 'xidTo'] as const;
     const { rows } = await client.query<{ noted: string; removed: string; snapshot: string }>({
       // A name: parsed and planned once for the connection.
-      name: `settle-${phase}-${parked.length > 0 ? 'parking' : 'plain'}`,
-      text: this.statement(phase, parked.length > 0),
+      name: `settle-${phase}-${parked.length > 0 ? 'parking' : 'plain'}-${flush}`,
+      text: this.statement(phase, parked.length > 0, flush),
       values: [
         this.config.slotName,
         formatLsn(slotCreatedLsn),
@@ -179,7 +188,7 @@ export class ProgressStore {
     return { removed, snapshot: parseSnapshot(row.snapshot) };
   }
 
-  private statement(phase: Phase, parking: boolean): string {
+  private statement(phase: Phase, parking: boolean, flush: Flush): string {
     const position = POSITIONS[phase];
     const { outbox } = this.config;
     const deadLetters = qualified(outbox.schema, 'outbox_relay_dead_letters');
@@ -198,7 +207,7 @@ export class ProgressStore {
       ${parking ? parked : ''}
       removed as (${this.removal()})
       select (select count(*) from noted) as noted, (select count(*) from removed) as removed,
-             pg_current_snapshot()::text as snapshot`;
+             pg_current_snapshot()::text as snapshot${flush === 'shared' ? `, set_config('synchronous_commit', 'off', true)` : ''}`;
   }
 
   private removal(): string {

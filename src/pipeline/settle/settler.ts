@@ -3,6 +3,7 @@ import type { Client } from 'pg';
 import { faultPoint } from '../../lifecycle/fault-point.ts';
 import type { Phase, ProgressStore } from './progress.ts';
 import type { Settled, Settlement, Write } from './settlement.ts';
+import { SharedFlush } from './shared-flush.ts';
 
 export interface SettlerOptions {
   readonly client: Client;
@@ -39,6 +40,7 @@ const IDLE_WRITE_SOON_BYTES = 16_777_216n;
 export class Settler {
   private readonly options: SettlerOptions;
   private wake: (() => void) | undefined;
+  private readonly flush = new SharedFlush();
   private draining = false;
   private unseenRetryMs = UNSEEN_RETRY_MS;
   private busyWrites = 0;
@@ -83,7 +85,9 @@ export class Settler {
     const { client, store, settlement, phase, slotCreatedLsn } = this.options;
     const write = settlement.nextWrite(MAX_EVENTS_PER_WRITE);
     faultPoint('after-publish-before-settle');
-    const written = await store.write(client, write, phase, slotCreatedLsn);
+    const shared = phase === 'complete' && !this.draining && this.flush.next();
+    const written = await store.write(client, write, phase, slotCreatedLsn, shared ? 'shared' : 'own');
+    if (shared) await this.flush.wait(client, async () => await store.touch(client));
     const position = settlement.committed(write, written);
     this.idleSinceMs = performance.now();
     faultPoint('after-settle-before-acknowledge');
