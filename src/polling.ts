@@ -1,6 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Observer } from './observe/observer.ts';
+import { RelayError } from './errors/errors.ts';
 import type { MadeSlot } from './pipeline/capture/handover.ts';
 import { TablePoll } from './pipeline/capture/polling/table-poll.ts';
+import { listenForWakeUps } from './pipeline/capture/polling/wake-up.ts';
 import { BEFORE_ALL } from './pipeline/capture/polling/table-reader.ts';
 import { toRuns, type Identity, type Run } from './pipeline/settle/settled-runs.ts';
 import { Settlement, type Write } from './pipeline/settle/settlement.ts';
@@ -33,6 +36,8 @@ const CAUGHT_UP_LOOK_MS = 50;
 /** Under a steady load that polling never gets through, the slot is made all the same, if the broker takes events. */
 const CAUGHT_UP_PATIENCE_MS = 60_000;
 const WORKING_MS = 5_000;
+/** Until all that was polled beside an inexact slot is settled, or else the slot is made again. */
+const HANDOVER_DEADLINE_MS = 30_000;
 /** Events settled while the slot is made are remembered one by one; with more than this it is tried again later. */
 const MAX_REMEMBERED = 500_000;
 
@@ -67,20 +72,34 @@ export async function pollTable(options: PollingOptions): Promise<Polled | undef
         attempt.giveUp.abort(new Error('it takes too long'));
     },
   });
+  const listening = listenMeanwhile();
+  let late = false;
   const preparing = prepare().finally(() => finish.abort());
   let ended = false;
   try {
     await options.runStage(stage);
-    ended = !options.stop.aborted;
+    ended = !options.stop.aborted && !late;
   } finally {
     over.abort();
+    await listening;
     const left = await preparing;
     if (left && !ended) await options.onSlotUnused();
   }
   const made = await preparing;
+  if (late) throw handoverLate();
   if (!made || !ended) return undefined;
   const snapshot = parseSnapshot(made.snapshot);
-  return { made, beyond: toRuns((attempt.settled ?? []).filter(({ xid }) => !sees(snapshot, xid))) };
+  const again = ({ xid }: Identity): boolean => !made.exact || !sees(snapshot, xid);
+  return { made, beyond: toRuns((attempt.settled ?? []).filter(again)) };
+
+  async function listenMeanwhile(): Promise<void> {
+    const channel = config.notifyChannel;
+    if (channel === undefined) return;
+    await listenForWakeUps(
+      { config, channel, wake: () => source.wake(), onUseless: () => tellUseless(options.observer) },
+      over.signal,
+    );
+  }
 
   /** Tries until a slot is made or the stage is over. */
   async function prepare(): Promise<MadeSlot | undefined> {
@@ -91,11 +110,27 @@ export async function pollTable(options: PollingOptions): Promise<Polled | undef
       else if (!timeToBegin()) await rest(CAUGHT_UP_LOOK_MS);
       else {
         const slot = await attemptSlot(options.makeSlot, ending);
+        if (slot?.exact === false) await deliverWhatCameBefore();
         if (slot) return slot;
         await rest(TRY_AGAIN_MS);
       }
     }
     return undefined;
+
+    /**
+     * Nothing tells what was committed before the slot began. Once a look that began later is delivered whole, all of it
+     * is; and what the stream will bring again was settled since the slot was begun, and is remembered.
+     */
+    async function deliverWhatCameBefore(): Promise<void> {
+      const madeMs = performance.now();
+      const lateMs = madeMs + HANDOVER_DEADLINE_MS;
+      while (source.completeLookBeganMs < madeMs && !ending.aborted && performance.now() < lateMs)
+        await rest(CAUGHT_UP_LOOK_MS);
+      source.end();
+      // Until the stage has ended by itself.
+      await rest(Math.max(0, lateMs - performance.now()));
+      late = !ending.aborted;
+    }
 
     async function rest(ms: number): Promise<void> {
       await sleep(ms, undefined, { signal: ending }).catch(() => undefined);
@@ -122,4 +157,22 @@ export async function pollTable(options: PollingOptions): Promise<Polled | undef
       return undefined;
     }
   }
+}
+
+function tellUseless({ changes }: Observer): void {
+  changes.report('wake-up', 'pooler', {
+    level: 'warn',
+    message: 'NOTIFY_CHANNEL has no effect through a pooler: the table is polled at its interval',
+  });
+}
+
+function handoverLate(): RelayError {
+  return new RelayError(
+    'retry',
+    'handover-late',
+    'what was polled beside the new slot was not settled in time',
+    {
+      advice: 'The table is polled on, and the slot is made again; look at the broker when this repeats.',
+    },
+  );
 }

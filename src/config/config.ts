@@ -18,6 +18,8 @@ export interface Config {
   readonly maxAttempts: number;
   readonly maxInFlightBytes: number;
   readonly maxInFlightEvents: number;
+  /** Whoever writes notifies there, so that polling looks at once; undefined: nobody does. */
+  readonly notifyChannel: string | undefined;
   readonly walRetentionLimitBytes: number;
   /** The application deletes its rows at once; undefined: that is noticed. */
   readonly deletedAtOnce: boolean | undefined;

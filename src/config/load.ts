@@ -54,6 +54,7 @@ export function loadChecked(
     maxAttempts: settings.values.MAX_ATTEMPTS,
     maxInFlightBytes: settings.values.MAX_IN_FLIGHT_BYTES,
     maxInFlightEvents: settings.values.MAX_IN_FLIGHT_EVENTS,
+    notifyChannel: settings.values.NOTIFY_CHANNEL ?? undefined,
     walRetentionLimitBytes: settings.values.WAL_RETENTION_LIMIT_BYTES,
     deletedAtOnce: DELETED_AT_ONCE[settings.values.DELETED_AT_ONCE],
     slotFailover: settings.values.SLOT_FAILOVER,

@@ -39,6 +39,7 @@ export class TablePoller {
   private readonly stopping = new AbortController();
   private readonly ended: Promise<void>;
   private error: unknown;
+  private source: TablePoll | undefined;
 
   /** The connection is the poller's alone until it has stopped. */
   constructor(config: Config, client: Client) {
@@ -70,6 +71,10 @@ export class TablePoller {
     );
   }
 
+  wake(): void {
+    this.source?.wake();
+  }
+
   async stop(): Promise<void> {
     this.stopping.abort();
     await this.ended;
@@ -80,7 +85,7 @@ export class TablePoller {
     const { config, client } = this;
     await client.query(PLAN_SETTINGS);
     const flush = async (): Promise<void> => void (await client.query('select pg_current_xact_id()'));
-    const source = new TablePoll({ config, client: recorded, flush });
+    const source = (this.source = new TablePoll({ config, client: recorded, flush }));
     const done = config.cleanup === 'mark' ? 'update outbox set delivered_at = now()' : 'delete from outbox';
     for await (const { events } of source.batches(this.stopping.signal)) {
       const seqs = events.map(({ seq }) => seq);

@@ -99,6 +99,12 @@ export const DATABASE_OPTIONS = {
     default: 'auto',
     format: format.oneOf(['auto', 'streaming', 'polling']),
   },
+  NOTIFY_CHANNEL: {
+    group: 'source',
+    doc: 'Channel on which writers notify, so that polling looks at once instead of within 0.2 s. Needs a connection without a pooler.',
+    default: null,
+    format: format.identifier,
+  },
   WAL_RETENTION_LIMIT_BYTES: {
     group: 'source',
     doc: 'When the slot keeps more of the log than this, auto gives it up and polls until the backlog is gone; streaming only warns.',

@@ -112,6 +112,7 @@ describe('layers', () => {
       maxAttempts: 5,
       maxInFlightBytes: 64 * 1024 ** 2,
       maxInFlightEvents: 10_000,
+      notifyChannel: undefined,
       walRetentionLimitBytes: 4 * 1024 ** 3,
       deletedAtOnce: undefined,
       slotFailover: false,

@@ -36,7 +36,11 @@ export class TablePoll implements Source {
   private readonly taken = new Set<number>();
   private written: number[] = [];
   private backlogGone = false;
+  private completeLookMs = Number.NEGATIVE_INFINITY;
+  private ended = false;
   private readonly bound = new LowerBound();
+  private wokenSinceLook = false;
+  private endRest: (() => void) | undefined;
 
   constructor(options: TablePollOptions) {
     this.options = options;
@@ -47,9 +51,26 @@ export class TablePoll implements Source {
     return this.backlogGone;
   }
 
+  /** Monotonic clock: the latest look that left nothing for the next one, and was handed on, had not begun before. */
+  get completeLookBeganMs(): number {
+    return this.completeLookMs;
+  }
+
+  /** Looks no more; what was handed on is still to be delivered. */
+  end(): void {
+    this.ended = true;
+    this.wake();
+  }
+
   /** Their rows are removed or marked. */
   removed(seqs: readonly number[]): void {
     for (const seq of seqs) this.written.push(seq);
+  }
+
+  /** Something was written: the next look need not wait for its time. */
+  wake(): void {
+    this.wokenSinceLook = true;
+    this.endRest?.();
   }
 
   async *batches(signal: AbortSignal): AsyncGenerator<Batch> {
@@ -57,8 +78,9 @@ export class TablePoll implements Source {
     const reader = new TableReader(config, client);
     const numbering = await readNumbering(client, config.outbox);
     let idleMs = MIN_IDLE_MS;
-    while (!signal.aborted) {
+    while (!signal.aborted && !this.ended) {
       this.forgetRemoved();
+      this.wokenSinceLook = false;
       const beganMs = performance.now();
       const fresh = await this.look(reader, numbering);
       const lookMs = performance.now() - beganMs;
@@ -71,10 +93,13 @@ export class TablePoll implements Source {
       }
       if (fresh.length > 0) this.bound.advance((fresh.at(-1) ?? 0) + 1);
       const more = fresh.length === PAGE_ROWS;
+      if (!more) this.completeLookMs = beganMs;
       this.backlogGone = !more && this.taken.size - this.written.length < MAX_ROWS_CAUGHT_UP;
       idleMs = fresh.length > 0 ? MIN_IDLE_MS : Math.min(idleMs * 2, MAX_IDLE_MS);
-      const restMs = Math.max(more ? 0 : idleMs, lookMs > SLOW_LOOK_MS ? lookMs : 0);
-      if (restMs > 0) await sleep(restMs, undefined, { signal }).catch(() => undefined);
+      // However many notifications come, a look is not made sooner than this.
+      const leastMs = Math.max(more ? 0 : MIN_IDLE_MS, lookMs > SLOW_LOOK_MS ? lookMs : 0);
+      if (leastMs > 0) await sleep(leastMs, undefined, { signal }).catch(() => undefined);
+      if (!more && idleMs > leastMs) await this.restUntilWoken(idleMs - leastMs, signal);
     }
   }
 
@@ -93,6 +118,19 @@ export class TablePoll implements Source {
     const fresh = seqs.filter((seq) => !taken.has(seq)).slice(0, PAGE_ROWS);
     bound.looked({ ...answer, from, lowest: fresh[0], endedMs: performance.now() });
     return fresh;
+  }
+
+  private async restUntilWoken(ms: number, signal: AbortSignal): Promise<void> {
+    if (this.wokenSinceLook || signal.aborted) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, ms);
+    const end = (): void => resolve();
+    this.endRest = end;
+    signal.addEventListener('abort', end, { once: true });
+    await promise;
+    signal.removeEventListener('abort', end);
+    clearTimeout(timer);
+    this.endRest = undefined;
   }
 
   /** Only before a look begins: one that began earlier may still see what was removed meanwhile. */
