@@ -153,7 +153,14 @@ export class SlotKeeper {
         watching = watchRetention({ config, onTooMuch, signal: over.signal });
       }
       return await this.withReplication((replication) =>
-        makeSlot({ slotName: config.slotName, failover, client: importer, replication, signal: stopping }),
+        makeSlot({
+          slotName: config.slotName,
+          failover,
+          inexact: this.mayPoll,
+          client: importer,
+          replication,
+          signal: stopping,
+        }),
       );
     } catch (error) {
       if (begun) await this.dropUnused(begun);

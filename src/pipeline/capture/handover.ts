@@ -1,4 +1,4 @@
-import type { Client, ClientConfig } from 'pg';
+import { DatabaseError, type Client, type ClientConfig } from 'pg';
 import type { Config } from '../../config/config.ts';
 import { RelayError } from '../../errors/errors.ts';
 import { classify } from '../../errors/policy.ts';
@@ -24,6 +24,8 @@ export interface MadeSlot {
   readonly createdLsn: bigint;
   /** Text form; what it sees comes from the table. */
   readonly snapshot: string;
+  /** The snapshot is that of the slot's beginning. Otherwise it is later, and the stream brings some of what it sees. */
+  readonly exact: boolean;
 }
 
 interface Found {
@@ -64,26 +66,40 @@ export async function findStart(options: {
  * Makes the slot; waits for every transaction that runs now, however long. Slot and snapshot are made in one step of
  * the server: what the snapshot sees is in the table, what it does not see comes by the stream, and nothing is in both
  * or in neither. `client` must be free: the snapshot is imported on it. The signal gives up and leaves no slot behind.
+ *
+ * The server exports no snapshot in which more transactions count as running than it has connections, and all count that
+ * were rolled back since the oldest one began: a transaction of some seconds elsewhere is enough. `inexact`: take the slot
+ * without, then.
  */
 export async function makeSlot(options: {
   readonly slotName: string;
   readonly failover: boolean;
+  readonly inexact: boolean;
   readonly client: Client;
   readonly replication: ClientConfig;
   readonly signal: AbortSignal;
 }): Promise<MadeSlot> {
-  const { slotName, failover, client, replication, signal } = options;
+  const { slotName, failover, inexact, client, replication, signal } = options;
   const session = await ReplicationSession.open(replication);
   try {
     const system = await session.identifySystem();
-    const { createdLsn, snapshotName } = await session.createSlot(slotName, failover, signal);
+    const { createdLsn, snapshotName } = await session
+      .createSlot({ slotName, failover, withSnapshot: true }, signal)
+      .catch(async (error: unknown) => {
+        if (!inexact || !isSnapshotTooLarge(error)) throw error;
+        return await session.createSlot({ slotName, failover, withSnapshot: false }, signal);
+      });
     faultPoint('after-slot-create');
-    const snapshot = await importSnapshot(client, snapshotName);
+    const snapshot = await readSnapshot(client, snapshotName);
     faultPoint('after-snapshot-import');
-    return { system, createdLsn, snapshot };
+    return { system, createdLsn, snapshot, exact: snapshotName !== undefined };
   } finally {
     await session.close();
   }
+}
+
+function isSnapshotTooLarge(error: unknown): boolean {
+  return error instanceof DatabaseError && error.code === '40001';
 }
 
 /**
@@ -135,11 +151,12 @@ export async function giveUpUnreadableSlot(
   });
 }
 
-/** Reads the snapshot as text and lets go of it: nothing is held open while waiting for a broker. */
-async function importSnapshot(client: Client, snapshotName: string): Promise<string> {
+/** The exported one or a new one, as text, and lets go of it: nothing is held open while waiting for a broker. */
+async function readSnapshot(client: Client, exported: string | undefined): Promise<string> {
   await client.query('begin isolation level repeatable read');
   try {
-    await client.query(`set transaction snapshot '${snapshotName.replaceAll("'", "''")}'`);
+    if (exported !== undefined)
+      await client.query(`set transaction snapshot '${exported.replaceAll("'", "''")}'`);
     const { rows } = await client.query<{ snapshot: string }>(
       'select pg_current_snapshot()::text as snapshot',
     );

@@ -37,7 +37,7 @@ export interface CreatedSlot {
   /** Everything committed from here on is streamed; everything before is in the snapshot. */
   readonly createdLsn: bigint;
   /** Name of the exported snapshot; valid until the connection that made it is used again. */
-  readonly snapshotName: string;
+  readonly snapshotName: string | undefined;
 }
 
 export async function readSlot(client: Client, slotName: string): Promise<Slot | undefined> {
@@ -121,20 +121,28 @@ export class ReplicationSession {
   }
 
   /** Waits for the transactions that run now; `signal` gives up and leaves no slot behind. `failover`: 17 and later. */
-  async createSlot(slotName: string, failover: boolean, signal: AbortSignal): Promise<CreatedSlot> {
+  async createSlot(
+    { slotName, failover, withSnapshot }: { slotName: string; failover: boolean; withSnapshot: boolean },
+    signal: AbortSignal,
+  ): Promise<CreatedSlot> {
     const abort = (): void => this.destroy();
     signal.addEventListener('abort', abort, { once: true });
     try {
       // An abort that came before is not told again, and the command below can wait for hours.
       signal.throwIfAborted();
+      const snapshot = withSnapshot ? 'export' : 'nothing';
       // Without FAILOVER the syntax that 14 to 18 understand.
-      const options = failover ? `(SNAPSHOT 'export', FAILOVER true)` : 'EXPORT_SNAPSHOT';
-      const { rows } = await this.client.query<{ consistent_point: string; snapshot_name: string }>(
+      const options = failover
+        ? `(SNAPSHOT '${snapshot}', FAILOVER true)`
+        : withSnapshot
+          ? 'EXPORT_SNAPSHOT'
+          : 'NOEXPORT_SNAPSHOT';
+      const { rows } = await this.client.query<{ consistent_point: string; snapshot_name: string | null }>(
         `CREATE_REPLICATION_SLOT "${slotName}" LOGICAL pgoutput ${options}`,
       );
       const row = rows[0];
       if (!row) throw new TypeError('CREATE_REPLICATION_SLOT returned nothing');
-      return { createdLsn: parseLsn(row.consistent_point), snapshotName: row.snapshot_name };
+      return { createdLsn: parseLsn(row.consistent_point), snapshotName: row.snapshot_name ?? undefined };
     } finally {
       signal.removeEventListener('abort', abort);
     }
