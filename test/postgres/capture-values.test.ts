@@ -134,10 +134,11 @@ describe('values as stored, from both sources', () => {
     );
     const digest = await here.value('select md5(payload) from outbox');
     const startMs = performance.now();
-    stream = await here.openStream({ startLsn });
+    const maxEventBytes = 2 * bytes;
+    stream = await here.openStream({ startLsn, maxEventBytes });
     const [event] = await readEvents(stream, 1, 60_000);
     context.diagnostic(`50 MB by stream: ${Math.round(performance.now() - startMs)} ms, RSS ${rssMb()} MB`);
-    const table = await here.tablePass({ config: { ...here.config, maxEventBytes: 2 * bytes } });
+    const table = await here.tablePass({ config: { ...here.config, maxEventBytes } });
     const [row] = await readEvents(table, 1, 60_000);
     context.diagnostic(`both held: RSS ${rssMb()} MB`);
     const streamed = viewOf(event?.row.bytes('payload')) as Buffer;
