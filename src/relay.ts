@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Broker } from './broker.ts';
 import type { Config } from './config/config.ts';
 import { RelayError } from './errors/errors.ts';
 import { classify } from './errors/policy.ts';
@@ -14,8 +15,7 @@ import { Monitor } from './observe/monitor.ts';
 import { Observer } from './observe/observer.ts';
 import { StreamFailures } from './pipeline/capture/unreadable.ts';
 import { createRouter } from './pipeline/envelope/router.ts';
-import { createPublisher } from './pipeline/publish/create-publisher.ts';
-import type { Publisher, PublisherEvents } from './pipeline/publish/publisher.ts';
+import type { createPublisher } from './pipeline/publish/create-publisher.ts';
 import { ProgressStore } from './pipeline/settle/progress.ts';
 import { Session, type CarriedProgress, type SessionEnd } from './session.ts';
 import { SlotKeeper } from './slot-keeper.ts';
@@ -48,8 +48,9 @@ const YIELD_MS = 2_000;
 /**
  * Composition root: builds the parts in the order of the data, runs one session after another, drains.
  *
- * starting → standby ⇄ streaming → stopped; an error that needs a person ends the process while nothing has worked
- * yet, and later means `halted`: metrics stay up and every HALT_MS it is tried again with the secrets read anew.
+ * starting → standby ⇄ leading → draining → stopped (lifecycle/mode.ts); an error that needs a person ends the process
+ * while nothing has worked yet, and later means `halted`: metrics stay up and every HALT_MS it is tried again with the
+ * secrets read anew.
  */
 export class Relay {
   readonly observer: Observer;
@@ -61,11 +62,8 @@ export class Relay {
   private stage: Stage | undefined;
   private carried: CarriedProgress | undefined;
   private readonly failures = new StreamFailures();
-  private publisher: Publisher | undefined;
-  private publisherError: Error | undefined;
+  private readonly broker: Broker;
   private endSession: () => void = () => undefined;
-  private brokerConnected = false;
-  private brokerWorked = false;
   private ready = false;
   private unknown = 0;
   private clean = true;
@@ -80,6 +78,14 @@ export class Relay {
       inFlightBytes: this.stage?.pipeline.window.bytes ?? 0,
       leading: this.stage !== undefined,
     }));
+    this.broker = new Broker({
+      config,
+      observer: this.observer,
+      create: options.createPublisher,
+      mayStart: this.mayStart,
+      onRoom: () => this.stage?.pipeline.wake(),
+      onFatal: () => this.endSession(),
+    });
     this.leadership = new Leadership({
       config,
       onStandby: () => {
@@ -110,7 +116,7 @@ export class Relay {
       stop.addEventListener('abort', () => this.observer.tell('stop', 'signal'), { once: true });
       while (!stop.aborted) await this.lead();
     } finally {
-      await this.publisher?.close(0);
+      await this.broker.close();
       await this.leadership.release();
       background.abort();
       await monitoring;
@@ -128,10 +134,12 @@ export class Relay {
     const end = await this.runSession(lease);
     this.carried = end.carried;
     this.note(end);
-    const { publisherError } = this;
-    const error = publisherError ?? end.error;
+    const brokerError = this.broker.error;
+    const error = brokerError ?? end.error;
     if (lease.ended) {
-      await this.dropPublisher();
+      await this.broker.close();
+      // Whoever leads now takes care of it.
+      this.unknown = 0;
       if (!stop.aborted) log.warn('another relay leads now; this one stands by', { error });
       return;
     }
@@ -140,10 +148,10 @@ export class Relay {
       if (end.led) log.warn('the drain did not come to its end', { error });
       return;
     }
-    if (publisherError) await this.dropPublisher();
+    if (brokerError) await this.broker.close();
     // Not when a stage begins: what fails right after it would be tried again ten times a second.
     if (performance.now() - startedMs > STABLE_SESSION_MS) this.backoff.reset();
-    await this.afterError(error, publisherError ? this.brokerWorked : this.ready);
+    await this.afterError(error, brokerError ? this.broker.worked : this.ready);
   }
 
   /** Stands by until the lease is ours. Undefined when stopped, or after an error that was dealt with. */
@@ -173,10 +181,10 @@ export class Relay {
     // While connecting, why it failed before is worth more.
     if (this.observer.mode !== 'connecting') this.observer.tell('leads', 'lease');
     // Either may have happened while no session ran.
-    if (this.publisherError || lease.ended) ending.abort();
+    if (this.broker.error || lease.ended) ending.abort();
     const sessionStop = AbortSignal.any([stop, ending.signal]);
-    const publisher = (this.publisher ??= await this.createPublisher());
-    const connecting = this.connectPublisher(publisher, sessionStop);
+    const publisher = await this.broker.open();
+    const connecting = this.broker.connect(publisher, sessionStop);
     const session = new Session({
       config,
       publisher,
@@ -243,7 +251,7 @@ export class Relay {
     const over = new AbortController();
     this.endSession = () => over.abort();
     const ending = AbortSignal.any([stop, over.signal, AbortSignal.timeout(HALT_MS)]);
-    await this.dropPublisher();
+    await this.broker.close();
     await this.leadership.release();
     await sleep(YIELD_MS, undefined, { signal: ending }).catch(() => undefined);
     const lease = await this.acquire(ending).catch(() => undefined);
@@ -253,61 +261,6 @@ export class Relay {
       await keeper.guardWhileHalted(ending);
     }
     await aborted(ending);
-  }
-
-  private createPublisher(): Promise<Publisher> {
-    const events: PublisherEvents = {
-      mayStart: this.mayStart,
-      onRoom: () => this.stage?.pipeline.wake(),
-      onFatal: (error) => this.failPublisher(error),
-      onNotice: (message) => this.observer.log.warn(message),
-      onConnection: (connected, reason) => {
-        this.brokerConnected = connected;
-        this.brokerWorked ||= connected;
-        this.observer.changes.report('broker', connected ? 'connected' : reason, {
-          level: connected ? 'info' : 'warn',
-          message: connected ? 'the broker is connected' : 'the broker is away',
-          fields: { reason },
-        });
-      },
-    };
-    return (this.options.createPublisher ?? createPublisher)(this.options.config, events);
-  }
-
-  /** Until it succeeds or the signal aborts: the session runs beside it, and reads as far as the window allows. */
-  private async connectPublisher(publisher: Publisher, signal: AbortSignal): Promise<void> {
-    const backoff = new Backoff({ firstMs: 200, maxMs: 5_000 });
-    while (!signal.aborted) {
-      try {
-        await publisher.connect(signal);
-        this.stage?.pipeline.wake();
-        return;
-      } catch (error) {
-        if (signal.aborted) return;
-        if (classify(error).consequence === 'stop') {
-          this.failPublisher(error as Error);
-          return;
-        }
-        this.observer.changes.report('broker', classify(error).code, {
-          level: 'warn',
-          message: 'the broker is away',
-          fields: { error },
-        });
-        await backoff.wait(signal);
-      }
-    }
-  }
-
-  private failPublisher(error: Error): void {
-    this.publisherError ??= error;
-    this.endSession();
-  }
-
-  /** A publisher that met a fatal error is not used again: the next one reads the secrets anew. */
-  private async dropPublisher(): Promise<void> {
-    await this.publisher?.close(0);
-    this.publisher = undefined;
-    this.publisherError = undefined;
   }
 
   private exhibits(): Exhibits {
@@ -322,7 +275,7 @@ export class Relay {
       status: () => ({
         mode: observer.mode,
         reason: observer.reason,
-        brokerConnected: this.brokerConnected,
+        brokerConnected: this.broker.connected,
         lagSeconds: this.monitor.lagSeconds(),
         pendingEvents: this.monitor.pendingEvents,
         inFlightEvents: this.stage?.pipeline.window.events ?? 0,
