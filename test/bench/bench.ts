@@ -129,6 +129,7 @@ async function benchPollCost(): Promise<void> {
       'ms p50': cost.p50Ms,
       'ms p99': cost.p99Ms,
       'ms max': cost.maxMs,
+      'ms p99 of select 1': cost.nothingP99Ms,
     });
   }
 }

@@ -16,6 +16,8 @@ export interface PollCost {
   readonly p50Ms: number;
   readonly p99Ms: number;
   readonly maxMs: number;
+  /** `select 1` meanwhile, on another connection: what the machine's load alone costs. */
+  readonly nothingP99Ms: number;
 }
 
 const WRITE_INTERVAL_MS = 100;
@@ -50,16 +52,28 @@ async function measure(
   if (!heldSnapshot) await writer.query('vacuum outbox');
   const from = poller.statements.length;
   const untilMs = performance.now() + seconds * 1000;
+  const nothing: number[] = [];
   while (performance.now() < untilMs) {
     await fill(writer, 1);
+    const beganMs = performance.now();
+    await writer.query('select 1');
+    nothing.push(performance.now() - beganMs);
     await sleep(WRITE_INTERVAL_MS);
   }
   const measured = poller.statements.slice(from);
   await poller.stop();
   const times = measured.filter(({ text }) => isPoll(text)).map(({ tookMs }) => tookMs);
-  times.sort((a, b) => a - b);
-  const at = (share: number): number => times[Math.floor((times.length - 1) * share)] ?? 0;
-  return { polls: times.length, p50Ms: at(0.5), p99Ms: at(0.99), maxMs: at(1) };
+  return {
+    polls: times.length,
+    p50Ms: quantile(times, 0.5),
+    p99Ms: quantile(times, 0.99),
+    maxMs: quantile(times, 1),
+    nothingP99Ms: quantile(nothing, 0.99),
+  };
+}
+
+function quantile(values: readonly number[], share: number): number {
+  return values.toSorted((a, b) => a - b)[Math.floor((values.length - 1) * share)] ?? 0;
 }
 
 function isPoll(text: string): boolean {
