@@ -94,10 +94,14 @@ describe('chart', () => {
     assert.ok(relay.resources.requests);
   });
 
-  test('one pod at a time reads the slot', async () => {
+  test('several replicas, and a new pod stands by before an old one ends', async () => {
     const { spec } = only(await render('--values', KAFKA), 'Deployment');
-    assert.equal(spec.replicas, 1);
-    assert.deepEqual(spec.strategy, { type: 'Recreate' });
+    assert.equal(spec.replicas, 2);
+    // Never fewer than asked for, so that one stands by when another gives the lead back.
+    assert.deepEqual(spec.strategy, {
+      type: 'RollingUpdate',
+      rollingUpdate: { maxSurge: 1, maxUnavailable: 0 },
+    });
     for (const [label, value] of Object.entries(spec.selector.matchLabels))
       assert.equal(spec.template.metadata.labels[label], value);
   });
@@ -177,7 +181,7 @@ const REFUSED: readonly (readonly [string, readonly string[], RegExp])[] = [
   ['an unknown nested value', ['--set', 'image.name=x'], /image/],
   ['an unknown broker', ['--set', 'broker=nats'], /broker/],
   ['no broker', ['--set', 'broker=null'], /broker/],
-  ['more than one replica', ['--set', 'replicaCount=2'], /replicaCount/],
+  ['a negative number of replicas', ['--set', 'replicaCount=-1'], /replicaCount/],
   ['a number of replicas that is text', ['--set-string', 'replicaCount=1'], /replicaCount/],
   ['an unknown strategy', ['--set', 'strategy.type=BlueGreen'], /strategy/],
   ['a port out of range', ['--set', 'httpPort=70000'], /httpPort/],
