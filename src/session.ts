@@ -299,7 +299,7 @@ export class Session {
   }
 
   private async deliverStream(client: Client, progress: Progress, checked: Preflight): Promise<void> {
-    const { config, observer, stop } = this.options;
+    const { observer, stop } = this.options;
     const { slotCreatedLsn } = progress;
     const position =
       this.carried && this.carried.position > progress.durableLsn
@@ -310,7 +310,7 @@ export class Session {
       before: this.carried?.beyond ?? progress.beyond,
       beforeUntil: await readEndOfLog(client),
     });
-    await terminateHolder(client, config.slotName);
+    await terminateHolder(client, this.store.slot);
     const stream = await this.keeper.openStream(position, checked);
     try {
       observer.tell('streams', 'slot-trusted');

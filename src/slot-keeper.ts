@@ -12,7 +12,7 @@ import { findAbandonedSlots } from './pipeline/capture/streaming/abandoned-slots
 import { examineFailover } from './pipeline/capture/streaming/failover-slot.ts';
 import { explainInvalidation } from './pipeline/capture/streaming/invalidation.ts';
 import { watchRetention } from './pipeline/capture/streaming/retention.ts';
-import { dropSlot, isOurs, readSlot, type Slot } from './pipeline/capture/streaming/slot.ts';
+import { dropSlot, isOurs, readSlot, type LedSlot, type Slot } from './pipeline/capture/streaming/slot.ts';
 import { ReplicationStream } from './pipeline/capture/streaming/stream.ts';
 import type { StreamFailures } from './pipeline/capture/unreadable.ts';
 import type { Progress, ProgressStore } from './pipeline/settle/progress.ts';
@@ -54,6 +54,10 @@ export class SlotKeeper {
   get mayPoll(): boolean {
     const { source, cleanup } = this.options.config;
     return source === 'auto' && cleanup !== 'none' && !this.deletedAtOnce;
+  }
+
+  private get slot(): LedSlot {
+    return this.options.store.slot;
   }
 
   private async learnTruth(client: Client): Promise<void> {
@@ -140,7 +144,7 @@ export class SlotKeeper {
       // Not ended by the signal: it also drops what was half made.
       const [dropper, importer] = [await open(), await open(signal)];
       const { failover } = await this.findStart(dropper, await checkTable(dropper, config));
-      await dropSlot(dropper, config.slotName);
+      await dropSlot(dropper, this.slot);
       const stopping = AbortSignal.any([signal, giveUp.signal]);
       stopping.throwIfAborted();
       begun = dropper;
@@ -148,7 +152,7 @@ export class SlotKeeper {
       if (this.mayPoll) {
         const onTooMuch = async (error: RelayError, watcher: Client): Promise<void> => {
           giveUp.abort(error);
-          await dropSlot(watcher, config.slotName);
+          await dropSlot(watcher, this.slot);
         };
         watching = watchRetention({ config, onTooMuch, signal: over.signal });
       }
@@ -183,7 +187,7 @@ export class SlotKeeper {
 
   /** One that nobody will read. What can't be dropped now is dropped when the next one is made. */
   async dropUnused(client: Client): Promise<void> {
-    await dropSlot(client, this.options.config.slotName).catch(() => undefined);
+    await dropSlot(client, this.slot).catch(() => undefined);
   }
 
   /** Nobody reads it while the table is polled, and it would keep the log for ever. */
@@ -195,7 +199,7 @@ export class SlotKeeper {
     }
     const slot = await readSlot(client, config.slotName);
     if (!slot || !isOurs(slot, client.database)) return;
-    await dropSlot(client, config.slotName).catch((error: unknown) => {
+    await dropSlot(client, this.slot).catch((error: unknown) => {
       observer.changes.report('slot', 'slot-left', {
         level: 'warn',
         message:
@@ -250,7 +254,7 @@ export class SlotKeeper {
         await this.learnTruth(watcher);
         if (!this.mayPoll) return;
         onTooMuch(error);
-        await dropSlot(watcher, config.slotName);
+        await dropSlot(watcher, this.slot);
       },
     });
   }
@@ -281,10 +285,9 @@ export class SlotKeeper {
 
   /** What to end the session with; a slot that can never be read on is given up, where the table has what it loses. */
   async giveUpUnreadable(client: Client, error: unknown, position: bigint | undefined): Promise<unknown> {
-    const { config, failures } = this.options;
+    const { failures } = this.options;
     const neverPasses = failures.neverPasses(error, position);
-    if (!this.deletedAtOnce)
-      return await giveUpUnreadableSlot(client, config.slotName, { error, neverPasses });
+    if (!this.deletedAtOnce) return await giveUpUnreadableSlot(client, this.slot, { error, neverPasses });
     return neverPasses ? unsendable(error) : error;
   }
 

@@ -11,6 +11,7 @@ import { decideStart, type StartDecision } from './start-decision.ts';
 import {
   assertOurs,
   dropSlot,
+  type LedSlot,
   readSlot,
   ReplicationSession,
   terminateHolder,
@@ -53,7 +54,7 @@ export async function findStart(options: {
     if (slot) assertOurs(slot, config.slotName, database);
     const decision = decideStart(progress, slot, system, retentionLimitBytes);
     if (decision.kind !== 'hand-over' && config.slotFailover && slot?.failover === false) {
-      await terminateHolder(client, config.slotName);
+      await terminateHolder(client, store.slot);
       await session.makeFailover(config.slotName);
     }
     return { progress, slot, decision };
@@ -137,11 +138,11 @@ export async function handOver(
  */
 export async function giveUpUnreadableSlot(
   client: Client,
-  slotName: string,
+  slot: LedSlot,
   { error, neverPasses }: { readonly error: unknown; readonly neverPasses: boolean },
 ): Promise<unknown> {
   if (!neverPasses && classify(error).code !== 'publication-missing') return error;
-  await dropSlot(client, slotName);
+  await dropSlot(client, slot);
   const message = neverPasses
     ? 'the server can not send what comes next in the slot'
     : 'the slot begins where the publication did not exist';

@@ -1,10 +1,11 @@
 import type { Client } from 'pg';
 import type { Config } from '../../config/config.ts';
 import { RelayError } from '../../errors/errors.ts';
-import { qualified, quoteIdentifier } from '../../postgres/identifier.ts';
+import { qualified, quoteIdentifier, quoteLiteral } from '../../postgres/identifier.ts';
 import { formatLsn, parseLsn } from '../../postgres/lsn.ts';
 import { parseSnapshot } from '../../postgres/snapshot.ts';
 import { deadLetterOf } from './dead-letters.ts';
+import type { LedSlot } from '../capture/streaming/slot.ts';
 import { flattenRuns, unflattenRuns, type Run } from './settled-runs.ts';
 import type { Write, Written } from './settlement.ts';
 
@@ -50,6 +51,14 @@ export class ProgressStore {
     this.config = config;
     this.token = token.toString();
     this.progress = qualified(config.outbox.schema, 'outbox_relay_progress');
+  }
+
+  /** Commands about the slot do nothing once another relay leads, however late they arrive. */
+  get slot(): LedSlot {
+    const lease = qualified(this.config.outbox.schema, 'outbox_relay_lease');
+    const { slotName } = this.config;
+    const whileLeading = `exists (select from ${lease} l where l.slot_name = ${quoteLiteral(slotName)} and l.token = ${this.token})`;
+    return { slotName, whileLeading };
   }
 
   /** The leader of this token has begun: from here on nothing that an earlier one writes counts. */

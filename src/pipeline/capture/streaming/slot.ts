@@ -64,26 +64,33 @@ export async function readSlot(client: Client, slotName: string): Promise<Slot |
   };
 }
 
+/** The slot, and the SQL that is true until another relay leads. */
+export interface LedSlot {
+  readonly slotName: string;
+  readonly whileLeading: string;
+}
+
 /**
- * Ends a server process that still holds the slot. Only the leader calls this: its lock proves that whoever opened
- * that connection is gone or cut off, and the server may need a minute to notice it by itself.
+ * Ends a server process that still holds the slot. The lease proves that whoever opened that connection is gone or cut
+ * off, and the server may need a minute to notice it by itself; a former leader ends nobody's.
  */
-export async function terminateHolder(client: Client, slotName: string): Promise<void> {
+export async function terminateHolder(client: Client, { slotName, whileLeading }: LedSlot): Promise<void> {
   await client.query(
     `select pg_terminate_backend(active_pid) from pg_replication_slots
-      where slot_name = $1 and active_pid is not null`,
+      where slot_name = $1 and active_pid is not null and ${whileLeading}`,
     [slotName],
   );
 }
 
 /** Ends its reader, which takes the server a moment, and drops it. Also when somebody else drops it meanwhile. */
-export async function dropSlot(client: Client, slotName: string): Promise<void> {
+export async function dropSlot(client: Client, slot: LedSlot): Promise<void> {
   for (let attempt = 1; ; attempt++) {
-    await terminateHolder(client, slotName);
+    await terminateHolder(client, slot);
     try {
       await client.query(
-        `select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1`,
-        [slotName],
+        `select pg_drop_replication_slot(slot_name) from pg_replication_slots
+          where slot_name = $1 and ${slot.whileLeading}`,
+        [slot.slotName],
       );
       return;
     } catch (error) {
