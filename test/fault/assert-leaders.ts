@@ -8,7 +8,7 @@ import type { LeaderFault, LeadersResult } from './leaders.ts';
  */
 const MAX_DUPLICATES_PER_ROUND = 10_000;
 /** What a stopped process had been allowed to write and not yet written: one batch of a turn. */
-const MAX_LATE_PER_ROUND = 100;
+const MAX_LATE_PER_ROUND = 50;
 
 /** Throws unless every promise was kept; returns the figures in a line. `takeOverMs`: the longest that is allowed. */
 export function assertLeaders(fault: LeaderFault, result: LeadersResult, takeOverMs: number): string {

@@ -9,10 +9,10 @@ const AWAY_MS = 5_000;
 const TAKE_OVER_MS = 10_000;
 
 const CASES: readonly (readonly [LeaderFault, BrokerName, string])[] = [
-  ['kill', 'rabbitmq', 'killed, on another machine than its successor'],
-  ['stop', 'kafka', 'stopped for longer than its lease, then continued'],
-  ['cut', 'rabbitmq', 'cut off from PostgreSQL, no connection reset, then healed'],
-  ['lease-check', 'kafka', 'stopped between the question for the lease and the write, then continued'],
+  ['kill', 'kafka', 'killed, on another machine than its successor'],
+  ['stop', 'rabbitmq', 'stopped for longer than its lease, then continued'],
+  ['cut', 'kafka', 'cut off from PostgreSQL, no connection reset, then healed'],
+  ['lease-check', 'rabbitmq', 'stopped between the question for the lease and the write, then continued'],
 ];
 
 describe('P8 three relays, the leader is', { concurrency: true }, () => {
