@@ -79,7 +79,8 @@ test(
     let lost = false;
     const [first, second] = [leadership('given'), leadership('given', () => (lost = true))];
     const given = await first.acquire(signal);
-    assert.ok(given?.holds(readClocks()));
+    assert.ok(given);
+    assert.ok(given.holds(readClocks()));
     const next = second.acquire(signal);
     await first.release();
     const releasedMs = performance.now();
