@@ -40,7 +40,7 @@ export function simulate(world: World): { overlaps: string[]; leases: number } {
     const event = plans[who]?.shift();
     const party = parties[who];
     if (!event || !party) return;
-    later(event.restMs, () => {
+    later(Math.min(event.restMs, party.waitMs), () => {
       party.observe(nowMs, intervals);
       const clocks = party.clocks(nowMs);
       const question = party.question();
@@ -67,6 +67,7 @@ export function simulate(world: World): { overlaps: string[]; leases: number } {
 }
 
 const GIVE_UP_MS = 1_500;
+const LOOK_MS = 250;
 
 type Table = { row: LeaseRow | undefined; renewals: number };
 type Answer =
@@ -82,6 +83,8 @@ class Party {
   private interval: Interval | undefined;
   private seen: LeaseRow | undefined;
   private mayTake = false;
+  /** It does not rest longer than until it may take the lease. */
+  waitMs = Infinity;
 
   constructor(who: number, offset: number) {
     this.who = who;
@@ -103,12 +106,13 @@ class Party {
     this.observe(realMs, intervals);
     if (answer.kind === 'row') {
       this.seen = answer.row;
-      this.mayTake =
-        answer.row?.holder === String(this.who) ||
-        this.watch.waitMs(answer.row, this.clocks(realMs).monotonicMs) === 0;
+      const waitMs = this.watch.waitMs(answer.row, this.clocks(realMs).monotonicMs);
+      this.waitMs = answer.row?.holder === String(this.who) ? 0 : Math.min(LOOK_MS, waitMs);
+      this.mayTake = this.waitMs === 0;
       return;
     }
     this.mayTake = false;
+    this.waitMs = Infinity;
     if (answer.kind === 'refused') {
       this.lease?.end();
       this.lease = undefined;
