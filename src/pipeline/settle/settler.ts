@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import { faultPoint } from '../../lifecycle/fault-point.ts';
+import { Pace } from './pace.ts';
 import type { Phase, ProgressStore } from './progress.ts';
 import type { Settled, Settlement, Write } from './settlement.ts';
 import { SharedFlush } from './shared-flush.ts';
@@ -21,10 +22,6 @@ const MAX_EVENTS_PER_WRITE = 5_000;
 const UNSEEN_RETRY_MS = 5;
 /** A commit that waits for a synchronous standby is in the log and not visible, for as long as the standby takes. */
 const MAX_UNSEEN_RETRY_MS = 1_000;
-const BUSY_WRITE_EVENTS = 50;
-/** So many large writes in a row are load; a single one is a broker that confirms in bursts. */
-const BUSY_WRITES = 5;
-const BUSY_REST_MS = 5;
 /** An idle stream's position is noted this often at most … */
 const IDLE_WRITE_INTERVAL_MS = 10_000;
 /** … and only when the log moved by so much: the note itself moves it, too. */
@@ -43,7 +40,7 @@ export class Settler {
   private readonly flush = new SharedFlush();
   private draining = false;
   private unseenRetryMs = UNSEEN_RETRY_MS;
-  private busyWrites = 0;
+  private readonly pace = new Pace(performance.now());
   private idleSinceMs = performance.now();
 
   constructor(options: SettlerOptions) {
@@ -97,15 +94,11 @@ export class Settler {
     return write.settled.length;
   }
 
-  /**
-   * Under load a short rest makes the next write larger: each costs the server and this process about as much as fifty
-   * rows. At a low rate there is none, since what is delivered and not yet written is what a kill repeats.
-   */
   private async writeAndRest(): Promise<void> {
     const events = await this.writeOnce();
-    this.busyWrites = events < BUSY_WRITE_EVENTS ? 0 : this.busyWrites + 1;
-    if (this.busyWrites < BUSY_WRITES || this.draining) return;
-    if (this.options.settlement.unwritten < MAX_EVENTS_PER_WRITE) await sleep(BUSY_REST_MS);
+    const restMs = this.pace.restAfter(events, performance.now());
+    if (restMs > 0 && !this.draining && this.options.settlement.unwritten < MAX_EVENTS_PER_WRITE)
+      await sleep(restMs);
   }
 
   private async retryUnseen(): Promise<void> {
