@@ -36,6 +36,8 @@ const CAUGHT_UP_LOOK_MS = 50;
 /** Under a steady load that polling never gets through, the slot is made all the same, if the broker takes events. */
 const CAUGHT_UP_PATIENCE_MS = 60_000;
 const WORKING_MS = 5_000;
+/** A commit may be in the log before the slot began, and be visible only so much later, also behind a standby. */
+const VISIBLE_MS = 1_000;
 /** Until all that was polled beside an inexact slot is settled, or else the slot is made again. */
 const HANDOVER_DEADLINE_MS = 30_000;
 /** Events settled while the slot is made are remembered one by one; with more than this it is tried again later. */
@@ -124,7 +126,11 @@ export async function pollTable(options: PollingOptions): Promise<Polled | undef
     async function deliverWhatCameBefore(): Promise<void> {
       const madeMs = performance.now();
       const lateMs = madeMs + HANDOVER_DEADLINE_MS;
-      while (source.completeLookBeganMs < madeMs && !ending.aborted && performance.now() < lateMs)
+      while (
+        source.completeLookBeganMs < madeMs + VISIBLE_MS &&
+        !ending.aborted &&
+        performance.now() < lateMs
+      )
         await rest(CAUGHT_UP_LOOK_MS);
       source.end();
       // Until the stage has ended by itself.

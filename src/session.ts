@@ -7,6 +7,7 @@ import type { Observer } from './observe/observer.ts';
 import { handOver, type MadeSlot } from './pipeline/capture/handover.ts';
 import { checkTable, type Preflight } from './pipeline/capture/preflight.ts';
 import { TablePass } from './pipeline/capture/polling/table-pass.ts';
+import { BEFORE_ALL } from './pipeline/capture/polling/table-reader.ts';
 import { terminateHolder } from './pipeline/capture/streaming/slot.ts';
 import type { StreamFailures } from './pipeline/capture/unreadable.ts';
 import type { Publisher } from './pipeline/publish/publisher.ts';
@@ -108,6 +109,7 @@ export class Session {
       stop.removeEventListener('abort', limitDrain);
       clearTimeout(overdue);
       connections.abort();
+      await this.keeper.unwatch();
     }
     return { carried: this.carried, unknown: this.unknown, error, led: this.led };
   }
@@ -268,7 +270,7 @@ export class Session {
   private async deliverTable(client: Client, progress: Progress): Promise<void> {
     const { config, observer } = this.options;
     observer.tell('polls', 'hand-over');
-    const afterSeq = Math.max(progress.tableSeq, Number(this.carried?.position ?? 0n));
+    const afterSeq = Math.max(progress.tableSeq, Number(this.carried?.position ?? BEFORE_ALL));
     const source = new TablePass({
       config,
       client,

@@ -42,6 +42,8 @@ export interface SlotKeeperOptions {
 export class SlotKeeper {
   private readonly options: SlotKeeperOptions;
   private deletedAtOnce = false;
+  /** Ends the guard of a slot that is being made, or was made and is not streamed from yet. */
+  private endWatch: () => Promise<void> = async () => await Promise.resolve();
 
   constructor(options: SlotKeeperOptions) {
     this.options = options;
@@ -128,9 +130,7 @@ export class SlotKeeper {
   async makeSlot(signal: AbortSignal): Promise<MadeSlot> {
     const { config } = this.options;
     const giveUp = new AbortController();
-    const over = new AbortController();
     const clients: Client[] = [];
-    let watching: Promise<void> | undefined;
     const open = async (ending?: AbortSignal): Promise<Client> => {
       const client = await connect(config.database.connection(), {
         applicationName: 'outbox-relay',
@@ -149,14 +149,8 @@ export class SlotKeeper {
       stopping.throwIfAborted();
       begun = dropper;
       // Also one that is only being made keeps the log.
-      if (this.mayPoll) {
-        const onTooMuch = async (error: RelayError, watcher: Client): Promise<void> => {
-          giveUp.abort(error);
-          await dropSlot(watcher, this.slot);
-        };
-        watching = watchRetention({ config, onTooMuch, signal: over.signal });
-      }
-      return await this.withReplication((replication) =>
+      if (this.mayPoll) this.watch(giveUp);
+      const made = await this.withReplication((replication) =>
         makeSlot({
           slotName: config.slotName,
           failover,
@@ -166,14 +160,37 @@ export class SlotKeeper {
           signal: stopping,
         }),
       );
+      giveUp.signal.throwIfAborted();
+      return made;
     } catch (error) {
       if (begun) await this.dropUnused(begun);
+      await this.unwatch();
       throw giveUp.signal.aborted ? giveUp.signal.reason : error;
     } finally {
-      over.abort();
-      await watching;
       await Promise.all(clients.map(async (client) => await disconnect(client)));
     }
+  }
+
+  /** From the moment it is begun until it is streamed from: what was polled beside it may take long to be settled. */
+  private watch(giveUp: AbortController): void {
+    const over = new AbortController();
+    const watching = watchRetention({
+      config: this.options.config,
+      onTooMuch: async (error, watcher) => {
+        giveUp.abort(error);
+        await dropSlot(watcher, this.slot);
+      },
+      signal: over.signal,
+    });
+    this.endWatch = async () => {
+      over.abort();
+      await watching;
+    };
+  }
+
+  /** The slot that was made is guarded otherwise from here on, or given up. Idempotent. */
+  async unwatch(): Promise<void> {
+    await this.endWatch();
   }
 
   /** Tells what keeps SLOT_FAILOVER from its effect, or would make the delivery wait without a word. */
@@ -214,6 +231,7 @@ export class SlotKeeper {
    * stage that ends: that waits for the broker's answers, which may be a minute away, while the log grows.
    */
   async guarded(client: Client, stage: () => Stage | undefined, delivering: Promise<void>): Promise<void> {
+    await this.unwatch();
     const over = new AbortController();
     let tooMuch = false;
     this.options.observer.changes.report('retention', 'within', {

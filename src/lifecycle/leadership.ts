@@ -12,12 +12,13 @@ const RENEW_MS = 750;
 /** An answer that comes later is of no use: the connection is opened anew. */
 const ANSWER_DEADLINE_MS = 1_500;
 const RECONNECT_MS = 250;
+const OPEN_DEADLINE_MS = 2 * ANSWER_DEADLINE_MS;
 
 export interface LeadershipOptions {
   readonly config: Config;
   /** Another process publishes. */
   readonly onStandby: () => void;
-  /** The lease holds again after it had ended unnoticed by others: what waits may be sent. */
+  /** The lease holds, perhaps after it had lapsed: what waits may be sent. */
   readonly onRenewed: () => void;
   /** Another process took it. */
   readonly onLost: () => void;
@@ -30,15 +31,19 @@ export interface LeadershipOptions {
 export class Leadership {
   private readonly options: LeadershipOptions;
   private readonly table: string;
+  /** It remembers the token when somebody removes the row of the lease. */
+  private readonly progress: string;
   private readonly name = nameOfThisProcess();
   private client: Client | undefined;
   private lease: Lease | undefined;
   private renewing: Promise<void> | undefined;
+  private takeUnanswered = false;
   private over = new AbortController();
 
   constructor(options: LeadershipOptions) {
     this.options = options;
     this.table = qualified(options.config.outbox.schema, 'outbox_relay_lease');
+    this.progress = qualified(options.config.outbox.schema, 'outbox_relay_progress');
   }
 
   /**
@@ -62,12 +67,15 @@ export class Leadership {
 
   /** Gives it back, so that the next one need not wait, and closes the connection. Never rejects. Idempotent. */
   async release(): Promise<void> {
-    const { lease, client } = this;
+    const { lease } = this;
     this.over.abort();
     await this.renewing;
     this.lease = undefined;
-    if (lease && client && !lease.ended) {
-      lease.end();
+    const held = lease?.ended === false;
+    // Also without a connection: nobody renews it from here on.
+    lease?.end();
+    const { client } = this;
+    if (lease && held && client) {
       await within(
         client.query(`update ${this.table} set holder = null where slot_name = $1 and token = $2`, [
           this.options.config.slotName,
@@ -78,9 +86,10 @@ export class Leadership {
     await this.drop();
   }
 
-  /** Its own name: the answer to an earlier take was lost. */
+  /** Its own name counts only when a take was not answered: otherwise it is of a lease that it lost. */
   private isFree(row: LeaseRow | undefined): boolean {
-    return row?.holder === this.name || (typeof row?.holder === 'string' && isProvenDead(row.holder));
+    if (typeof row?.holder !== 'string') return false;
+    return row.holder === this.name ? this.takeUnanswered : isProvenDead(row.holder);
   }
 
   private hold(lease: Lease): Lease {
@@ -103,9 +112,9 @@ export class Leadership {
         this.options.onLost();
         return;
       }
-      const lapsed = !lease.holds(readClocks());
       lease.renewed(sent);
-      if (lapsed) this.options.onRenewed();
+      // Each time: whether it lapsed for a moment in between, nobody noticed.
+      this.options.onRenewed();
     }
   }
 
@@ -126,10 +135,12 @@ export class Leadership {
   /** Only if nothing happened to the row since it was read. */
   private async take(signal: AbortSignal, seen: LeaseRow | undefined): Promise<Lease | undefined> {
     const sent = readClocks();
+    this.takeUnanswered = true;
     const { rows } = await this.ask(signal, (client) =>
       client.query<{ token: string }>(
         `insert into ${this.table} as l (slot_name, holder, token, acquired_at, renewed_at)
-         values ($1, $2, 1, clock_timestamp(), clock_timestamp())
+         values ($1, $2, 1 + coalesce((select lease_token from ${this.progress} where slot_name = $1), 0),
+                clock_timestamp(), clock_timestamp())
          on conflict (slot_name) do update set holder = excluded.holder, token = l.token + 1,
                 acquired_at = excluded.acquired_at, renewed_at = excluded.renewed_at
           where l.token = $3 and l.holder is not distinct from $4 and l.renewed_at is not distinct from $5::timestamptz
@@ -143,6 +154,7 @@ export class Leadership {
         ],
       ),
     );
+    this.takeUnanswered = false;
     return rows[0] ? new Lease(BigInt(rows[0].token), sent) : undefined;
   }
 
@@ -157,7 +169,7 @@ export class Leadership {
   /** On the open connection, or on a new one; one that failed or does not answer in time is not used again. */
   private async ask<T>(signal: AbortSignal, question: (client: Client) => Promise<T>): Promise<T> {
     try {
-      this.client ??= await this.open(signal);
+      this.client ??= await within(this.open(signal), OPEN_DEADLINE_MS);
       return await within(question(this.client));
     } catch (error) {
       await this.drop();
@@ -170,7 +182,7 @@ export class Leadership {
   /** The signal ends the attempt; the connection outlives it, to renew while drained and to give back. */
   private async open(signal: AbortSignal): Promise<Client> {
     const connection = this.options.config.database.connection();
-    const connectTimeoutMs = Math.min(connection.connectTimeoutMs, 2 * ANSWER_DEADLINE_MS);
+    const connectTimeoutMs = Math.min(connection.connectTimeoutMs, OPEN_DEADLINE_MS);
     const connecting = new AbortController();
     const abort = (): void => connecting.abort();
     signal.throwIfAborted();
@@ -178,7 +190,12 @@ export class Leadership {
     try {
       return await connect(
         { ...connection, connectTimeoutMs },
-        { applicationName: 'outbox-relay lease', signal: connecting.signal },
+        {
+          applicationName: 'outbox-relay lease',
+          signal: connecting.signal,
+          // On the local disk: a standby that is away would hold up every renewal, and a crash take back who leads.
+          settings: { synchronous_commit: 'local' },
+        },
       );
     } finally {
       signal.removeEventListener('abort', abort);
@@ -192,12 +209,12 @@ export class Leadership {
   }
 }
 
-async function within<T>(answer: Promise<T>): Promise<T> {
+async function within<T>(answer: Promise<T>, deadlineMs = ANSWER_DEADLINE_MS): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(
       () => reject(Object.assign(new Error('the lease was not answered in time'), { code: 'ETIMEDOUT' })),
-      ANSWER_DEADLINE_MS,
+      deadlineMs,
     );
   });
   try {

@@ -101,11 +101,15 @@ export async function connect(
     const config = {
       ...clientConfig(connection, tls, settings),
       application_name: options.applicationName,
-      query_timeout: QUERY_TIMEOUT_MS,
+      query_timeout: options.queryTimeoutMs ?? QUERY_TIMEOUT_MS,
     };
     try {
       const client = await openClient(config, options.signal);
-      if (!(await comesThroughPooler(client).catch(() => false))) return client;
+      const pooled = await comesThroughPooler(client).catch(async (error: unknown) => {
+        await disconnect(client, 0);
+        throw error;
+      });
+      if (!pooled) return client;
       settingsInEachTransaction(client, { ...TEXT_SETTINGS, ...settings });
       return client;
     } catch (error) {

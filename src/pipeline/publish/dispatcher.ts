@@ -116,8 +116,11 @@ export class Dispatcher {
 
   private scheduleRetry(): void {
     clearTimeout(this.retryTimer);
+    const { publisher, mayStart } = this.options;
+    // Whoever makes room, or renews the lease, wakes it.
+    if (this.stopped || publisher.room() === 0 || !mayStart()) return;
     const retryAtMs = this.lanes.nextRetryMs();
-    if (retryAtMs === undefined || this.stopped) return;
+    if (retryAtMs === undefined) return;
     this.retryTimer = setTimeout(() => this.schedule(), Math.max(1, retryAtMs - performance.now()));
   }
 

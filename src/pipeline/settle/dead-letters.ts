@@ -98,14 +98,15 @@ function statement(config: Config, columns: readonly Column[]): string {
       select $1, o.${quoteIdentifier(outbox.columns.id)}::text, $2, $3::bigint, $4, $5, $6, $7, $8,
              jsonb_object(array[${names}], array[${texts.join(', ')}])
         from ${table} o where ${isRow} limit 1
-      on conflict do nothing returning number),
+      on conflict (seq, xid, slot_name) do update set reason = excluded.reason, "row" = excluded."row" returning number),
     kept as (
       insert into ${qualified(outbox.schema, 'outbox_relay_dead_letter_values')}
              (dead_letter, column_name, as_bytea, as_jsonb, as_text)
       select p.number, v.column_name, v.as_bytea, v.as_jsonb, v.as_text
         from parked p, ${table} o,
              lateral (values ${values.join(', ')}) as v(column_name, large, as_bytea, as_jsonb, as_text)
-       where ${isRow} and v.large),
+       where ${isRow} and v.large
+      on conflict do nothing),
     removed as (${removal(config, table, isRow)})
     select (exists (select from ${table} o where ${isRow}) or exists (
               select from ${letters} where slot_name = $1 and seq = $2 and xid = $3::bigint))::text as found,

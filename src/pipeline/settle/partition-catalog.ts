@@ -77,12 +77,14 @@ async function readPartitions(client: Client, table: string): Promise<Partition[
   }));
 }
 
-/** 0 where no sequence numbers the rows: then no range is ever behind it. */
+/** 0 where no sequence numbers the rows, or sessions draw numbers in advance: then no range is ever behind it. */
 async function readLastSeq(client: Client, outbox: OutboxConfig): Promise<number> {
   const sequence = (await readOutboxTable(client, outbox))?.sequence;
   if (!sequence) return 0;
   const { rows } = await client.query<{ last: string }>(
-    `select last_value as last from ${qualified(...sequence)}`,
+    `select last_value as last from ${qualified(...sequence)}
+      where exists (select from pg_sequence where seqrelid = $1::regclass and seqcache = 1)`,
+    [qualified(...sequence)],
   );
   return Number(rows[0]?.last ?? 0);
 }

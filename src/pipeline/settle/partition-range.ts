@@ -50,13 +50,16 @@ export function endedPartitions(
     .map(({ partition, end }) => ({ partition, endedMs: now.key === 'time' ? end : undefined }));
 }
 
+/** A bound without a zone is the writers' local time, which may be so much behind the clock here. */
+const FARTHEST_ZONE_MS = 14 * 3_600_000;
+
 /** The upper end, which is no part of the range: milliseconds since the epoch, or a `seq`; Infinity: it never ends. */
 function rangeEnd(key: PartitionKey, bound: string): number {
   const [, text = ''] = /^FOR VALUES FROM \(.*\) TO \('?([^']*)'?\)$/.exec(bound) ?? [];
   if (key === 'seq') return /^-?\d+$/.test(text) ? Number(text) : Infinity;
-  const time = /^(\d{4})-(\d\d)-(\d\d)(?: (\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:\+00)?)?$/.exec(text);
+  const time = /^(\d{4})-(\d\d)-(\d\d)(?: (\d\d):(\d\d):(\d\d)(?:\.\d+)?(\+00)?)?$/.exec(text);
   if (!time) return Infinity;
-  const [year, month, day, hour, minute, second] = time.slice(1).map((part) => Number(part ?? 0)) as [
+  const [year, month, day, hour, minute, second] = time.slice(1, 7).map((part) => Number(part ?? 0)) as [
     number,
     number,
     number,
@@ -64,5 +67,6 @@ function rangeEnd(key: PartitionKey, bound: string): number {
     number,
     number,
   ];
-  return Date.UTC(year, month - 1, day, hour, minute, second);
+  const zoned = time[7] !== undefined;
+  return Date.UTC(year, month - 1, day, hour, minute, second) + (zoned ? 0 : FARTHEST_ZONE_MS);
 }

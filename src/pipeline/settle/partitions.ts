@@ -65,7 +65,7 @@ export class PartitionDropper {
     if (state === 'detached') return await this.finish(client, dropping);
     if (state !== 'pending') {
       // Never detached, or gone: looked at afresh.
-      await this.end(client);
+      await this.end(client, dropping);
       return { kind: 'waiting' };
     }
     // Waits for every older statement of the database; those after it do not see the partition.
@@ -76,7 +76,8 @@ export class PartitionDropper {
   }
 
   /** It belongs to nobody but us now. A row is found when its transaction was open while we looked the first time. */
-  private async finish(client: Client, { name, bound }: Dropping): Promise<PartitionStep> {
+  private async finish(client: Client, dropping: Dropping): Promise<PartitionStep> {
+    const { name, bound } = dropping;
     const done = await unlessLocked(
       this.inTransaction(client, async () => {
         await client.query(`lock table ${name} in access exclusive mode`);
@@ -84,7 +85,7 @@ export class PartitionDropper {
         await client.query(
           delivered ? `drop table ${name}` : `alter table ${this.table} attach partition ${name} ${bound}`,
         );
-        await this.end(client);
+        await this.end(client, dropping);
         return delivered;
       }),
     );
@@ -154,10 +155,12 @@ export class PartitionDropper {
     return rowCount === 1;
   }
 
-  private async end(client: Client): Promise<void> {
-    await client.query(`update ${this.progress} set dropping = null where slot_name = $1`, [
-      this.config.slotName,
-    ]);
+  /** Not that of a successor. */
+  private async end(client: Client, { oid }: Dropping): Promise<void> {
+    await client.query(
+      `update ${this.progress} set dropping = null where slot_name = $1 and dropping->>'oid' = $2`,
+      [this.config.slotName, oid],
+    );
   }
 
   private async inTransaction<T>(client: Client, action: () => Promise<T>): Promise<{ readonly value: T }> {

@@ -15,7 +15,8 @@ const LOCKED_MS = 1_000;
 /** It rests so many times as long as a step took: the server is there for the writers. */
 const REST = 10;
 /** For what may read a whole partition. */
-const STATEMENT_TIMEOUT = '1h';
+const STATEMENT_TIMEOUT_MS = 3_600_000;
+const GOODBYE_MS = 5_000;
 
 /**
  * What the settled leave behind: removes old marked rows and whole partitions. Beside delivery, on a connection of its
@@ -45,9 +46,11 @@ export class Upkeep {
         const client = await connect(this.config.database.connection(), {
           applicationName: 'outbox-relay upkeep',
           signal,
+          // Given up sooner, a statement would go on at the server, and the next one beside it.
+          queryTimeoutMs: STATEMENT_TIMEOUT_MS + GOODBYE_MS,
           settings: {
             lock_timeout: LOCK_TIMEOUT,
-            statement_timeout: STATEMENT_TIMEOUT,
+            statement_timeout: `${STATEMENT_TIMEOUT_MS}ms`,
             enable_seqscan: 'off',
             enable_bitmapscan: 'off',
             // What a crash takes back is removed again.
