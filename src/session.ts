@@ -127,21 +127,16 @@ export class Session {
   /** A stop gives up connecting; later the connection is still needed, to write what is settled. */
   private async connect(connections: AbortSignal): Promise<Client | undefined> {
     const { config, stop } = this.options;
-    const connecting = new AbortController();
-    const abort = (): void => connecting.abort();
-    for (const signal of [connections, stop]) signal.addEventListener('abort', abort, { once: true });
     try {
-      stop.throwIfAborted();
       return await connect(config.database.connection(), {
         applicationName: 'outbox-relay',
-        signal: connecting.signal,
+        signal: connections,
+        attempt: stop,
         settings: SETTINGS,
       });
     } catch (error) {
       if (!stop.aborted) throw error;
       return undefined;
-    } finally {
-      stop.removeEventListener('abort', abort);
     }
   }
 

@@ -179,27 +179,20 @@ export class Leadership {
     }
   }
 
-  /** The signal ends the attempt; the connection outlives it, to renew while drained and to give back. */
+  /** The connection outlives the signal, to renew while drained and to give back. */
   private async open(signal: AbortSignal): Promise<Client> {
     const connection = this.options.config.database.connection();
     const connectTimeoutMs = Math.min(connection.connectTimeoutMs, OPEN_DEADLINE_MS);
-    const connecting = new AbortController();
-    const abort = (): void => connecting.abort();
-    signal.throwIfAborted();
-    signal.addEventListener('abort', abort, { once: true });
-    try {
-      return await connect(
-        { ...connection, connectTimeoutMs },
-        {
-          applicationName: 'outbox-relay lease',
-          signal: connecting.signal,
-          // On the local disk: a standby that is away would hold up every renewal, and a crash take back who leads.
-          settings: { synchronous_commit: 'local' },
-        },
-      );
-    } finally {
-      signal.removeEventListener('abort', abort);
-    }
+    return await connect(
+      { ...connection, connectTimeoutMs },
+      {
+        applicationName: 'outbox-relay lease',
+        signal: new AbortController().signal,
+        attempt: signal,
+        // On the local disk: a standby that is away would hold up every renewal, and a crash take back who leads.
+        settings: { synchronous_commit: 'local' },
+      },
+    );
   }
 
   private async drop(): Promise<void> {

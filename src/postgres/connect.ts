@@ -89,6 +89,8 @@ export async function connect(
   options: {
     readonly applicationName: string;
     readonly signal: AbortSignal;
+    /** Ends the attempt alone: a connection that is open outlives it. */
+    readonly attempt?: AbortSignal;
     readonly replication?: false;
     /** Session settings over the usual ones. */
     readonly settings?: Readonly<Record<string, string>>;
@@ -103,26 +105,30 @@ export async function connect(
       application_name: options.applicationName,
       query_timeout: options.queryTimeoutMs ?? QUERY_TIMEOUT_MS,
     };
-    try {
-      const client = await openClient(config, options.signal);
-      const pooled = await comesThroughPooler(client).catch(async (error: unknown) => {
-        await disconnect(client, 0);
-        throw error;
-      });
-      if (!pooled) return client;
-      settingsInEachTransaction(client, { ...TEXT_SETTINGS, ...settings });
+    const withSettings = ({ client, pooled }: Opened): Client => {
+      if (pooled) settingsInEachTransaction(client, { ...TEXT_SETTINGS, ...settings });
       return client;
+    };
+    try {
+      return withSettings(await openClient(config, options));
     } catch (error) {
       if (!refusesOptions(error)) throw error;
-      const client = await openClient({ ...config, options: '' }, options.signal);
-      settingsInEachTransaction(client, { ...TEXT_SETTINGS, ...settings });
-      return client;
+      return withSettings(await openClient({ ...config, options: '' }, options));
     }
   });
 }
 
-async function openClient(config: ClientConfig, signal: AbortSignal): Promise<Client> {
+interface Opened {
+  readonly client: Client;
+  readonly pooled: boolean;
+}
+
+async function openClient(
+  config: ClientConfig,
+  { signal, attempt = signal }: { readonly signal: AbortSignal; readonly attempt?: AbortSignal },
+): Promise<Opened> {
   signal.throwIfAborted();
+  attempt.throwIfAborted();
   const socket = new Socket();
   const client = new Client({ ...config, stream: () => socket });
   sockets.set(client, socket);
@@ -131,15 +137,18 @@ async function openClient(config: ClientConfig, signal: AbortSignal): Promise<Cl
   client.on('error', () => undefined);
   const abort = (): void => void socket.destroy();
   signal.addEventListener('abort', abort, { once: true });
+  attempt.addEventListener('abort', abort, { once: true });
   socket.once('close', () => signal.removeEventListener('abort', abort));
   try {
     await client.connect();
+    return { client, pooled: await comesThroughPooler(client) };
   } catch (error) {
     socket.destroy();
     signal.throwIfAborted();
     throw error;
+  } finally {
+    if (attempt !== signal) attempt.removeEventListener('abort', abort);
   }
-  return client;
 }
 
 /** Says goodbye, and cuts the socket when the server does not answer within `deadlineMs`. Never rejects. Idempotent. */
