@@ -257,7 +257,8 @@ export class Relay {
     const lease = await this.acquire(ending).catch(() => undefined);
     if (lease) {
       const store = new ProgressStore(config, lease.token);
-      const keeper = new SlotKeeper({ config, store, observer: this.observer, failures: this.failures });
+      const { observer, failures } = this;
+      const keeper = new SlotKeeper({ config, store, observer, failures, stage: () => undefined });
       await keeper.guardWhileHalted(ending);
     }
     await aborted(ending);

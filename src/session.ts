@@ -84,7 +84,7 @@ export class Session {
   constructor(options: SessionOptions) {
     this.options = options;
     this.store = new ProgressStore(options.config, options.leaseToken);
-    this.keeper = new SlotKeeper({ ...options, store: this.store });
+    this.keeper = new SlotKeeper({ ...options, store: this.store, stage: () => this.stage });
     this.carried = options.carried;
     this.drainBudgetMs = drainBudget(options.stop, options.config.shutdownTimeoutMs);
   }
@@ -159,23 +159,28 @@ export class Session {
       await this.poll(client, { reason: classify(error).code, makeSlot: this.makeSlot, failedBefore: true });
       return;
     }
-    let progress = await this.startFrom(client, start);
-    if (!progress) return;
+    const begun = await this.startFrom(client, start);
+    if (!begun) return;
     this.options.onConnected();
-    await this.writeCarried(client, progress);
-    if (progress.handover === 'table') {
-      await this.keeper.guarded(client, () => this.stage, this.deliverTable(client, progress));
+    await this.writeCarried(client, begun);
+    if (begun.handover === 'table') {
+      await this.keeper.guarded(client, async () => await this.deliverTable(client, begun));
       if (stop.aborted) return;
-      await this.store.completeHandover(client, progress.slotCreatedLsn);
-      this.carried = undefined;
-      faultPoint('after-handover-complete');
-      progress = (await this.store.read(client)) as Progress;
+      await this.completeHandover(client, begun);
     }
+    // The row as the table pass left it.
+    const progress = begun.handover === 'table' ? ((await this.store.read(client)) as Progress) : begun;
     await this.keeper
-      .guarded(client, () => this.stage, this.deliverStream(client, progress, start.checked))
+      .guarded(client, async () => await this.deliverStream(client, progress, start.checked))
       .catch(async (error: unknown) => {
         throw await this.keeper.giveUpUnreadable(client, error, this.carried?.position);
       });
+  }
+
+  private async completeHandover(client: Client, { slotCreatedLsn }: Progress): Promise<void> {
+    await this.store.completeHandover(client, slotCreatedLsn);
+    this.carried = undefined;
+    faultPoint('after-handover-complete');
   }
 
   private async startFrom(
@@ -200,8 +205,7 @@ export class Session {
     }
   }
 
-  private readonly makeSlot = async (signal: AbortSignal): Promise<MadeSlot> =>
-    await this.keeper.makeSlot(signal);
+  private readonly makeSlot = (signal: AbortSignal): Promise<MadeSlot> => this.keeper.makeSlot(signal);
 
   /** Delivers from the table alone. Resolves with the hand-over's progress once there is a slot to stream from. */
   private async poll(

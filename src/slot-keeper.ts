@@ -32,6 +32,8 @@ export interface StreamingStart {
 }
 
 export interface SlotKeeperOptions {
+  /** What runs now, if anything does. */
+  readonly stage: () => Stage | undefined;
   readonly config: Config;
   readonly store: ProgressStore;
   readonly observer: Observer;
@@ -230,8 +232,8 @@ export class SlotKeeper {
    * Gives the slot up when it keeps too much of the log: the table has every event. It is dropped at once, beside the
    * stage that ends: that waits for the broker's answers, which may be a minute away, while the log grows.
    */
-  async guarded(client: Client, stage: () => Stage | undefined, delivering: Promise<void>): Promise<void> {
-    await this.unwatch();
+  async guarded(client: Client, deliver: () => Promise<void>): Promise<void> {
+    const unwatched = this.unwatch();
     const over = new AbortController();
     let tooMuch = false;
     this.options.observer.changes.report('retention', 'within', {
@@ -240,15 +242,16 @@ export class SlotKeeper {
     });
     const watching = this.guard(over.signal, (error) => {
       tooMuch = true;
-      stage()?.fail(error);
+      this.options.stage()?.fail(error);
     });
     try {
-      await delivering;
+      await deliver();
     } catch (error) {
       if (tooMuch) await this.dropUnused(client);
       throw error;
     } finally {
       over.abort();
+      await unwatched;
       await watching;
     }
   }

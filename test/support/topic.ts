@@ -55,7 +55,8 @@ export function kafkaClient(config: KafkaConfig): Kafka {
 }
 
 export async function withAdmin<T>(config: KafkaConfig, action: (admin: Admin) => Promise<T>): Promise<T> {
-  const admin = kafkaClient(config).admin();
+  // While leaders are elected, kafkajs gives up after nine seconds otherwise.
+  const admin = kafkaClient({ retry: { retries: 12, maxRetryTime: 2_000 }, ...config }).admin();
   await admin.connect();
   try {
     return await action(admin);
