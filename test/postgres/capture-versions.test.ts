@@ -34,6 +34,10 @@ describe('every supported version of PostgreSQL', () => {
       await until(async () => (await here.slot())?.confirmedLsn === boundaryLsn, {
         timeoutMs: 20_000,
         what: 'exactly the end of the first commit to be confirmed',
+      }).catch(async (error: unknown) => {
+        const slot = await here.slot();
+        const state = `boundary ${formatLsn(boundaryLsn)}, confirmed ${formatLsn(slot?.confirmedLsn ?? 0n)}, noted ${await here.progress('durable_lsn')}`;
+        throw new Error(`${String(error)}; ${state}\n${killed.output}`, { cause: error });
       });
       await killed.destroy();
       assert.equal(await here.progress('durable_lsn'), formatLsn(boundaryLsn));
