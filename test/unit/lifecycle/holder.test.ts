@@ -50,7 +50,7 @@ test('P8 a process that has ended is proven dead on the same machine, and only t
 });
 
 test('P8 a process that only waits for its parent is dead', { timeout: 20_000 }, async () => {
-  const parent = spawn('sh', ['-c', 'sleep 0 & echo $!; exec sleep 30'], {
+  const parent = spawn('sh', ['-c', 'sleep 0.3 & echo $!; exec sleep 30'], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   try {
