@@ -12,6 +12,20 @@ import { until } from '../support/until.ts';
 
 const RATE = 300;
 
+async function failOverAndDrain(
+  pair: Awaited<ReturnType<typeof startPair>>,
+  scene: Scene,
+  relay: RelayProcess,
+): Promise<void> {
+  await pair.failOver();
+  await streamedTimes(relay, 2);
+  const from = await scene.target.count();
+  await until(async () => (await scene.target.count()) > from + RATE, { what: 'events of the new primary' });
+  await scene.shop.stop();
+  await scene.drained();
+  await terminated(relay);
+}
+
 test(
   'P1 P3 P5 the primary fails over to a standby without the slot: nothing lost that the new primary has, it goes on by itself',
   { timeout: 120_000 },
@@ -23,15 +37,7 @@ test(
       scene.shop.start();
       await streamedTimes(relay, 1);
       await until(async () => (await scene.target.count()) > RATE, { what: 'events to flow' });
-      await pair.failOver();
-      await streamedTimes(relay, 2);
-      const from = await scene.target.count();
-      await until(async () => (await scene.target.count()) > from + RATE, {
-        what: 'events of the new primary',
-      });
-      await scene.shop.stop();
-      await scene.drained();
-      await terminated(relay);
+      await failOverAndDrain(pair, scene, relay);
       assert.ok(
         modeChanges(relay).some(({ reason }) => reason === 'other-timeline'),
         relay.output,
@@ -81,15 +87,7 @@ test(
       await until(async () => (await scene.waiting()) > waiting + RATE, {
         what: 'events that only the primary has',
       });
-      await pair.failOver();
-      await streamedTimes(relay, 2);
-      const from = await scene.target.count();
-      await until(async () => (await scene.target.count()) > from + RATE, {
-        what: 'events of the new primary',
-      });
-      await scene.shop.stop();
-      await scene.drained();
-      await terminated(relay);
+      await failOverAndDrain(pair, scene, relay);
       assert.ok(
         scene.shop.answered > (await scene.shop.committed()).length + RATE / 2,
         'the failover took some back',

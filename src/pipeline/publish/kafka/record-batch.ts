@@ -1,3 +1,4 @@
+import { writeShortAscii } from '../ascii.ts';
 import type { Message } from '../../envelope/message.ts';
 import { crc32c } from './crc32c.ts';
 import type { Stamp } from './sequences.ts';
@@ -176,20 +177,11 @@ function writeHeaders(buffer: Buffer, start: number, message: Message): number {
   return at;
 }
 
-/** Varint length and UTF-8 bytes. Short ASCII is written by hand: a call into the runtime costs more than the loop. */
+/** Varint length and UTF-8 bytes. */
 function writeText(buffer: Buffer, at: number, text: string): number {
-  const length = text.length;
-  if (length < 64) {
-    let seen = 0;
-    for (let i = 0; i < length; i++) {
-      const unit = text.charCodeAt(i);
-      seen |= unit;
-      buffer[at + 1 + i] = unit;
-    }
-    if (seen < 0x80) {
-      buffer[at] = length << 1;
-      return at + 1 + length;
-    }
+  if (writeShortAscii(buffer, at + 1, text)) {
+    buffer[at] = text.length << 1;
+    return at + 1 + text.length;
   }
   const bytes = Buffer.byteLength(text);
   const start = writeVarint(buffer, at, bytes);

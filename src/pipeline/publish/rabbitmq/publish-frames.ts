@@ -1,3 +1,4 @@
+import { writeShortAscii } from '../ascii.ts';
 import { viewOf } from '../../capture/byte-range.ts';
 import type { Message } from '../../envelope/message.ts';
 import { headersOf } from './properties.ts';
@@ -151,18 +152,9 @@ function writeShort(buffer: Buffer, at: number, text: string, what: string): num
   return end;
 }
 
-/** UTF-8. Short ASCII is written by hand: a call into the runtime costs more than the loop. */
+/** UTF-8. */
 function writeText(buffer: Buffer, at: number, text: string): number {
-  const length = text.length;
-  if (length < 64) {
-    let seen = 0;
-    for (let i = 0; i < length; i++) {
-      const unit = text.charCodeAt(i);
-      seen |= unit;
-      buffer[at + i] = unit;
-    }
-    if (seen < 0x80) return at + length;
-  }
+  if (writeShortAscii(buffer, at, text)) return at + text.length;
   return at + buffer.write(text, at, 'utf8');
 }
 
