@@ -52,6 +52,8 @@ export class Driver {
   rooms = 0;
   /** What the publisher is told when it asks whether it may write. */
   leads = true;
+  /** As the relay does for a while: what misses its destination is sent again. */
+  patient = false;
   private readonly lanes = new Map<string, LaneQueue>();
   private timer: NodeJS.Timeout | undefined;
   private stopped = false;
@@ -168,7 +170,8 @@ export class Driver {
       if (outcome.kind === 'unknown') this.unknowns.push(outcome);
       const probing = outcome.kind === 'rejected' && outcome.scope === 'group' && group.length > 1;
       if (probing) lane.limit = Math.max(1, Math.floor(group.length / 2));
-      if (probing || outcome.kind === 'unknown') again.push(message);
+      const missing = outcome.kind === 'rejected' && outcome.missingDestination === true;
+      if (probing || outcome.kind === 'unknown' || (missing && this.patient)) again.push(message);
       else this.final.set(message, outcome);
     }
     lane.messages.unshift(...again);

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import { faultPoint } from '../../lifecycle/fault-point.ts';
-import { Pace } from './pace.ts';
+import { Pace } from '../pace.ts';
 import type { Phase, ProgressStore } from './progress.ts';
 import type { Settled, Settlement, Write } from './settlement.ts';
 import { SharedFlush } from './shared-flush.ts';
@@ -18,6 +18,8 @@ export interface SettlerOptions {
 
 /** Most events in one transaction of the clean-up: short enough never to stand in a writer's way. */
 const MAX_EVENTS_PER_WRITE = 5_000;
+/** Each write costs the server and this process about as much as fifty rows. */
+const REST_MS = 10;
 /** The server makes a commit visible within microseconds, unless the machine is busy. */
 const UNSEEN_RETRY_MS = 5;
 /** A commit that waits for a synchronous standby is in the log and not visible, for as long as the standby takes. */
@@ -40,7 +42,7 @@ export class Settler {
   private readonly flush = new SharedFlush();
   private draining = false;
   private unseenRetryMs = UNSEEN_RETRY_MS;
-  private readonly pace = new Pace(performance.now());
+  private readonly pace = new Pace(performance.now(), REST_MS);
   private idleSinceMs = performance.now();
 
   constructor(options: SettlerOptions) {

@@ -1,21 +1,21 @@
-/** Above it what a rest saves is worth more than what a kill repeats. Events a second. */
+/** Above it what a rest saves is worth more than what it delays. Events a second. */
 const BUSY_RATE = 4_000;
-const REST_MS = 10;
 /** A burst of confirms is no load; what lasts for some of these is. */
 const MEMORY_MS = 100;
 
 /**
- * How long to rest after a write. Under load a short rest makes the next write larger: each costs the server and this
- * process about as much as fifty rows. At a low rate there is none, since what is delivered and not yet written is what
- * a kill repeats. Pure.
+ * How long to rest after a write. Under load a short rest makes the next write larger, and each costs the server and this
+ * process as much as many events do. At a low rate there is none: nobody is kept waiting. Pure.
  */
 export class Pace {
   private eventsPerMs = 0;
   private lastMs: number;
+  private readonly restMs: number;
 
   /** `nowMs`: monotonic, here and below. */
-  constructor(nowMs: number) {
+  constructor(nowMs: number, restMs: number) {
     this.lastMs = nowMs;
+    this.restMs = restMs;
   }
 
   /** A write of so many events has ended. Milliseconds. */
@@ -24,6 +24,6 @@ export class Pace {
     this.lastMs = nowMs;
     const weight = 1 - Math.exp(-elapsedMs / MEMORY_MS);
     this.eventsPerMs += weight * (events / elapsedMs - this.eventsPerMs);
-    return this.eventsPerMs * 1000 > BUSY_RATE ? REST_MS : 0;
+    return this.eventsPerMs * 1000 > BUSY_RATE ? this.restMs : 0;
   }
 }
