@@ -35,6 +35,7 @@ function kafkaConfig(settings: Settings, warn: (text: string) => void): KafkaCon
   }
   return {
     kind: 'kafka',
+    client: values.KAFKA_CLIENT,
     brokers: values.KAFKA_BROKERS ?? [],
     clientId: values.KAFKA_CLIENT_ID,
     compression: values.KAFKA_COMPRESSION,

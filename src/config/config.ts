@@ -90,6 +90,8 @@ export type BrokerConfig = KafkaConfig | RabbitmqConfig | { readonly kind: 'stdo
 
 export interface KafkaConfig {
   readonly kind: 'kafka';
+  /** The library below the connections. */
+  readonly client: 'kafkajs' | 'platformatic';
   readonly brokers: readonly string[];
   readonly clientId: string;
   readonly compression: 'none' | 'gzip';

@@ -8,7 +8,7 @@ import { publisherContract, type Received, type Subject } from '../support/publi
 import { Driver, makeMessage } from '../support/publisher-driver.ts';
 import { freshTopic } from '../support/topic.ts';
 import { until } from '../support/until.ts';
-import { kafkaConfig } from './kafka-config.ts';
+import { CLIENTS, kafkaConfig, type KafkaClient } from './kafka-config.ts';
 
 const REQUEST_TIMEOUT_MS = 2000;
 
@@ -33,20 +33,20 @@ after(async () => {
   await made?.kafka.remove();
 });
 
-async function subject(): Promise<Subject> {
+async function subject(client: KafkaClient): Promise<Subject> {
   stage ??= start();
   const { kafka, proxy } = await stage;
-  const client = { brokers: kafka.plaintextBrokers };
-  const topic = await freshTopic({ client, partitions: 3 });
+  const direct = { brokers: kafka.plaintextBrokers };
+  const topic = await freshTopic({ client: direct, partitions: 3 });
   return {
     destination: topic.topic,
     create: (events) => {
-      const config = kafkaConfig([proxy.address], { requestTimeoutMs: REQUEST_TIMEOUT_MS });
+      const config = kafkaConfig([proxy.address], { client, requestTimeoutMs: REQUEST_TIMEOUT_MS });
       const publisher = createKafkaPublisher(config, events);
       publisher.lead?.(topic.topic);
       return publisher;
     },
-    received: async () => (await readTopic(client, topic.topic)).map(toReceived),
+    received: async () => (await readTopic(direct, topic.topic)).map(toReceived),
     network: {
       cut: () => proxy.cut(),
       blackHole: () => proxy.blackHole(),
@@ -64,35 +64,37 @@ function toReceived(record: Awaited<ReturnType<typeof readTopic>>[number]): Rece
   return { id, type: eventType, contentType, headers, key, body, timestampMs };
 }
 
-publisherContract('kafka', {
-  subject,
-  missingDestination: 'there-is-no-such-topic',
-  tooLargeBytes: 1_500_000,
-  largeBytes: 880_000,
-  hasNetwork: true,
-  canKill: true,
-  keepsNull: true,
-  answerDeadlineMs: REQUEST_TIMEOUT_MS + 2000,
-});
+for (const client of CLIENTS) {
+  publisherContract(`kafka by ${client}`, {
+    subject: async () => await subject(client),
+    missingDestination: 'there-is-no-such-topic',
+    tooLargeBytes: 1_500_000,
+    largeBytes: 880_000,
+    hasNetwork: true,
+    canKill: true,
+    keepsNull: true,
+    answerDeadlineMs: REQUEST_TIMEOUT_MS + 2000,
+  });
 
-test('kafka: a connection lost while idle, as brokers end them, comes back without a word', async () => {
-  const one = await subject();
-  const driver = new Driver((events) => one.create(events));
-  try {
-    await driver.publisher.connect(AbortSignal.timeout(20_000));
-    const messages = ['before', 'after'].map((id) => makeMessage({ destination: one.destination, id }));
-    for (const message of messages) {
-      driver.send([message]);
-      await until(() => driver.final.has(message), { what: 'an outcome' });
-      one.network?.cut();
-      await until(() => driver.publisher.room() === 0, { intervalMs: 0, what: 'the loss noticed' });
-      await until(() => driver.publisher.room() > 0, { what: 'a new connection' });
+  test(`kafka by ${client}: a connection lost while idle, as brokers end them, comes back without a word`, async () => {
+    const one = await subject(client);
+    const driver = new Driver((events) => one.create(events));
+    try {
+      await driver.publisher.connect(AbortSignal.timeout(20_000));
+      const messages = ['before', 'after'].map((id) => makeMessage({ destination: one.destination, id }));
+      for (const message of messages) {
+        driver.send([message]);
+        await until(() => driver.final.has(message), { what: 'an outcome' });
+        one.network?.cut();
+        await until(() => driver.publisher.room() === 0, { intervalMs: 0, what: 'the loss noticed' });
+        await until(() => driver.publisher.room() > 0, { what: 'a new connection' });
+      }
+      assert.deepEqual(driver.connections, [true]);
+      assert.deepEqual(driver.unknowns, []);
+    } finally {
+      driver.stop();
+      await driver.publisher.close(1000);
+      await one.remove();
     }
-    assert.deepEqual(driver.connections, [true]);
-    assert.deepEqual(driver.unknowns, []);
-  } finally {
-    driver.stop();
-    await driver.publisher.close(1000);
-    await one.remove();
-  }
-});
+  });
+}

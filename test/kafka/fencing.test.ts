@@ -11,7 +11,7 @@ import { Proxy } from '../support/proxy.ts';
 import { Driver, makeMessage } from '../support/publisher-driver.ts';
 import { freshTopic, withAdmin } from '../support/topic.ts';
 import { until } from '../support/until.ts';
-import { kafkaConfig } from './kafka-config.ts';
+import { CLIENTS, kafkaConfig, type KafkaClient } from './kafka-config.ts';
 
 /** Numbers of the protocol: these enums are no named exports of the library. */
 const TOPIC: AclResourceTypes = 2;
@@ -66,17 +66,21 @@ interface Relay {
 }
 
 /** Runs with the publishers of two relays: the first logs in, the second needs no privileges. */
-async function withRelays(run: (first: Relay, second: Relay) => Promise<void>): Promise<void> {
+async function withRelays(
+  client: KafkaClient,
+  run: (first: Relay, second: Relay) => Promise<void>,
+): Promise<void> {
   const sasl = { mechanism: 'plain', username: RELAY.name, password: () => RELAY.password } as const;
-  const relays = [kafkaConfig([proxy.address], { sasl }), kafkaConfig(kafka.plaintextBrokers)].map(
-    (config) => {
-      const notices: string[] = [];
-      const driver = new Driver((events) =>
-        createKafkaPublisher(config, { ...events, onNotice: (message) => void notices.push(message) }),
-      );
-      return { driver, notices };
-    },
-  );
+  const relays = [
+    kafkaConfig([proxy.address], { client, sasl }),
+    kafkaConfig(kafka.plaintextBrokers, { client }),
+  ].map((config) => {
+    const notices: string[] = [];
+    const driver = new Driver((events) =>
+      createKafkaPublisher(config, { ...events, onNotice: (message) => void notices.push(message) }),
+    );
+    return { driver, notices };
+  });
   try {
     for (const { driver } of relays) await driver.publisher.connect(AbortSignal.timeout(20_000));
     await run(relays[0] as Relay, relays[1] as Relay);
@@ -103,50 +107,52 @@ async function idsIn(topic: string): Promise<string[]> {
   return (await readTopic(admin(), topic)).map(({ headers }) => headers['id'] ?? '');
 }
 
-test('P10 a cluster that grants no epochs is delivered to without, and the log says once what to grant', async () => {
-  const { topic } = await freshTopic({ client: admin(), partitions: 1 });
-  await grant(TOPIC, topic);
-  await withRelays(async (relay) => {
-    const outbox = uniqueName('outbox');
-    for (const id of ['1', '2']) {
-      relay.driver.publisher.lead?.(outbox);
-      await deliver(relay, series(topic, id));
-    }
-    assert.equal(relay.notices.length, 1);
-    const wanted = `grant WRITE and DESCRIBE on the transactional id outbox-relay.${outbox}`;
-    assert.ok(relay.notices[0]?.includes(wanted), relay.notices[0]);
-    assert.deepEqual([relay.driver.fatal, relay.driver.unknowns], [[], []]);
+for (const client of CLIENTS) {
+  test(`${client}: P10 a cluster that grants no epochs is delivered to without, and the log says once what to grant`, async () => {
+    const { topic } = await freshTopic({ client: admin(), partitions: 1 });
+    await grant(TOPIC, topic);
+    await withRelays(client, async (relay) => {
+      const outbox = uniqueName(`${client}-refused`);
+      for (const id of ['1', '2']) {
+        relay.driver.publisher.lead?.(outbox);
+        await deliver(relay, series(topic, id));
+      }
+      assert.equal(relay.notices.length, 1);
+      const wanted = `grant WRITE and DESCRIBE on the transactional id outbox-relay.${outbox}`;
+      assert.ok(relay.notices[0]?.includes(wanted), relay.notices[0]);
+      assert.deepEqual([relay.driver.fatal, relay.driver.unknowns], [[], []]);
+    });
   });
-});
 
-test('P8 what a former leader wrote in time and the network brings too late is refused; it leads no longer', async () => {
-  const { topic } = await freshTopic({ client: admin(), partitions: 1 });
-  await grant(TOPIC, topic);
-  await grant(TRANSACTIONAL_ID, 'outbox-relay.');
-  await withRelays(async (former, successor) => {
-    const outbox = uniqueName('outbox');
-    former.driver.publisher.lead?.(outbox);
-    await deliver(former, series(topic, '1'));
-    proxy.blackHole();
-    const late = series(topic, 'late');
-    former.driver.send(late);
-    successor.driver.publisher.lead?.(outbox);
-    await deliver(successor, series(topic, '2', '3'));
-    proxy.heal();
-    await until(() => former.driver.fatal.length > 0, { what: 'the former leader told' });
-    const [error] = former.driver.fatal;
-    assert.ok(error instanceof RelayError);
-    assert.deepEqual([error.code, error.consequence], ['fenced', 'retry']);
-    const codes = former.driver.unknowns.map((outcome) => outcome.kind === 'unknown' && outcome.code);
-    assert.equal(codes[0], 'fenced');
-    assert.equal(former.driver.publisher.room(), 0);
-    await deliver(successor, series(topic, '4'));
-    assert.deepEqual(await idsIn(topic), ['1', '2', '3', '4']);
-    // The same process, once it leads again.
-    former.driver.publisher.lead?.(outbox);
-    await former.driver.publisher.connect(AbortSignal.timeout(10_000));
-    await until(() => former.driver.allFinal(late), { what: 'the message sent again' });
-    assert.deepEqual(await idsIn(topic), ['1', '2', '3', '4', 'late']);
-    assert.deepEqual([...former.notices, ...successor.notices], []);
+  test(`${client}: P8 what a former leader wrote in time and the network brings too late is refused; it leads no longer`, async () => {
+    const { topic } = await freshTopic({ client: admin(), partitions: 1 });
+    await grant(TOPIC, topic);
+    await grant(TRANSACTIONAL_ID, `outbox-relay.${client}_`);
+    await withRelays(client, async (former, successor) => {
+      const outbox = uniqueName(client);
+      former.driver.publisher.lead?.(outbox);
+      await deliver(former, series(topic, '1'));
+      proxy.blackHole();
+      const late = series(topic, 'late');
+      former.driver.send(late);
+      successor.driver.publisher.lead?.(outbox);
+      await deliver(successor, series(topic, '2', '3'));
+      proxy.heal();
+      await until(() => former.driver.fatal.length > 0, { what: 'the former leader told' });
+      const [error] = former.driver.fatal;
+      assert.ok(error instanceof RelayError);
+      assert.deepEqual([error.code, error.consequence], ['fenced', 'retry']);
+      const codes = former.driver.unknowns.map((outcome) => outcome.kind === 'unknown' && outcome.code);
+      assert.equal(codes[0], 'fenced');
+      assert.equal(former.driver.publisher.room(), 0);
+      await deliver(successor, series(topic, '4'));
+      assert.deepEqual(await idsIn(topic), ['1', '2', '3', '4']);
+      // The same process, once it leads again.
+      former.driver.publisher.lead?.(outbox);
+      await former.driver.publisher.connect(AbortSignal.timeout(10_000));
+      await until(() => former.driver.allFinal(late), { what: 'the message sent again' });
+      assert.deepEqual(await idsIn(topic), ['1', '2', '3', '4', 'late']);
+      assert.deepEqual([...former.notices, ...successor.notices], []);
+    });
   });
-});
+}

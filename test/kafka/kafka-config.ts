@@ -4,6 +4,7 @@ import type { KafkaConfig } from '../../src/config/config.ts';
 export function kafkaConfig(brokers: readonly string[], changes: Partial<KafkaConfig> = {}): KafkaConfig {
   return {
     kind: 'kafka',
+    client: 'kafkajs',
     brokers,
     clientId: 'outbox-relay-test',
     compression: 'none',
@@ -14,3 +15,7 @@ export function kafkaConfig(brokers: readonly string[], changes: Partial<KafkaCo
     ...changes,
   };
 }
+
+/** What is promised does not depend on the library below. */
+export type KafkaClient = KafkaConfig['client'];
+export const CLIENTS: readonly KafkaClient[] = ['kafkajs', 'platformatic'];

@@ -9,7 +9,7 @@ import { Driver, makeMessage } from '../support/publisher-driver.ts';
 import { kafkaService } from '../support/services.ts';
 import { freshTopic, kafkaClient } from '../support/topic.ts';
 import { until } from '../support/until.ts';
-import { kafkaConfig } from './kafka-config.ts';
+import { CLIENTS, kafkaConfig } from './kafka-config.ts';
 
 type Options = Partial<KafkaConfig> & { readonly topicConfig?: Readonly<Record<string, string>> };
 type Run = (driver: Driver, topic: string, brokers: string[]) => Promise<void>;
@@ -42,17 +42,19 @@ function series(destination: string, count: number, key: (n: number) => string |
   );
 }
 
-test('P2 gzip delivers the same bytes', async () => {
-  await withTopic({ compression: 'gzip' }, async (driver, topic, brokers) => {
-    const messages = series(topic, 500, (n) => `k${n % 9}`);
-    const outcomes = await outcomesOf(driver, messages);
-    assert.ok(outcomes.every((outcome) => outcome?.kind === 'durable'));
-    const bodies = new Map(
-      (await readTopic({ brokers }, topic)).map(({ headers, value }) => [headers['id'], value]),
-    );
-    for (const { id, body } of messages) assert.deepEqual(bodies.get(id), body);
+for (const client of CLIENTS) {
+  test(`P2 gzip delivers the same bytes (${client})`, async () => {
+    await withTopic({ client, compression: 'gzip' }, async (driver, topic, brokers) => {
+      const messages = series(topic, 500, (n) => `k${n % 9}`);
+      const outcomes = await outcomesOf(driver, messages);
+      assert.ok(outcomes.every((outcome) => outcome?.kind === 'durable'));
+      const bodies = new Map(
+        (await readTopic({ brokers }, topic)).map(({ headers, value }) => [headers['id'], value]),
+      );
+      for (const { id, body } of messages) assert.deepEqual(bodies.get(id), body);
+    });
   });
-});
+}
 
 test('P3 a key has the partition that the default partitioner of kafkajs (and of Java) gives it', async () => {
   await withTopic({}, async (driver, topic, brokers) => {
@@ -81,27 +83,36 @@ test('without a key, records are spread over the partitions', async () => {
   });
 });
 
-test('P10 P3 a poison message inside a batch is found; all others are durable, in order', async () => {
-  await withTopic({ topicConfig: { 'max.message.bytes': '30000' } }, async (driver, topic, brokers) => {
-    const messages = series(topic, 300, () => 'one-key');
-    const poison = makeMessage({
-      destination: topic,
-      id: 'poison',
-      key: 'one-key',
-      body: Buffer.alloc(40_000),
-    });
-    const outcomes = await outcomesOf(driver, [...messages.slice(0, 150), poison, ...messages.slice(150)]);
-    const [outcome] = driver.outcomes([poison]);
-    assert.ok(outcome?.kind === 'rejected' && outcome.permanent && outcome.code === 'message-too-large');
-    assert.match(outcome.reason, /max\.message\.bytes/);
-    assert.equal(outcomes.filter((one) => one?.kind === 'durable').length, 300);
-    const ids = (await readTopic({ brokers }, topic)).map(({ headers }) => headers['id']);
-    assert.deepEqual(
-      ids,
-      messages.map(({ id }) => id),
+for (const client of CLIENTS) {
+  test(`P10 P3 a poison message inside a batch is found; all others are durable, in order (${client})`, async () => {
+    await withTopic(
+      { client, topicConfig: { 'max.message.bytes': '30000' } },
+      async (driver, topic, brokers) => {
+        const messages = series(topic, 300, () => 'one-key');
+        const poison = makeMessage({
+          destination: topic,
+          id: 'poison',
+          key: 'one-key',
+          body: Buffer.alloc(40_000),
+        });
+        const outcomes = await outcomesOf(driver, [
+          ...messages.slice(0, 150),
+          poison,
+          ...messages.slice(150),
+        ]);
+        const [outcome] = driver.outcomes([poison]);
+        assert.ok(outcome?.kind === 'rejected' && outcome.permanent && outcome.code === 'message-too-large');
+        assert.match(outcome.reason, /max\.message\.bytes/);
+        assert.equal(outcomes.filter((one) => one?.kind === 'durable').length, 300);
+        const ids = (await readTopic({ brokers }, topic)).map(({ headers }) => headers['id']);
+        assert.deepEqual(
+          ids,
+          messages.map(({ id }) => id),
+        );
+      },
     );
   });
-});
+}
 
 test('P10 a time that the topic refuses, an illegal topic, a compacted topic without a key: refused for good', async () => {
   const topicConfig = { 'cleanup.policy': 'compact', 'message.timestamp.after.max.ms': '60000' };
@@ -122,17 +133,19 @@ test('P10 a time that the topic refuses, an illegal topic, a compacted topic wit
   });
 });
 
-test('P10 a message beyond what any broker reads is refused without being sent', async () => {
-  await withTopic({}, async (driver, topic) => {
-    const huge = makeMessage({ destination: topic, id: 'huge', key: 'a', body: Buffer.alloc(105_000_000) });
-    const small = makeMessage({ destination: topic, id: 'small', key: 'b' });
-    const [outcome, neighbour] = await outcomesOf(driver, [huge, small]);
-    assert.ok(outcome?.kind === 'rejected' && outcome.permanent);
-    assert.match(outcome.reason, /105000\d+ bytes/);
-    assert.equal(neighbour?.kind, 'durable');
-    assert.deepEqual(driver.connections, [true]);
+for (const client of CLIENTS) {
+  test(`P10 a message beyond what any broker reads is refused without being sent (${client})`, async () => {
+    await withTopic({ client }, async (driver, topic) => {
+      const huge = makeMessage({ destination: topic, id: 'huge', key: 'a', body: Buffer.alloc(105_000_000) });
+      const small = makeMessage({ destination: topic, id: 'small', key: 'b' });
+      const [outcome, neighbour] = await outcomesOf(driver, [huge, small]);
+      assert.ok(outcome?.kind === 'rejected' && outcome.permanent);
+      assert.match(outcome.reason, /105000\d+ bytes/);
+      assert.equal(neighbour?.kind, 'durable');
+      assert.deepEqual(driver.connections, [true]);
+    });
   });
-});
+}
 
 test('P10 a message that can not be encoded is refused, its neighbours are durable', async () => {
   await withTopic({}, async (driver, topic) => {

@@ -16,6 +16,12 @@ export const BROKER_OPTIONS = {
     default: null,
     format: format.hostsWithPorts,
   },
+  KAFKA_CLIENT: {
+    group: 'kafka',
+    doc: 'Library below the connections to Kafka: kafkajs or platformatic. What is promised is the same.',
+    default: 'kafkajs',
+    format: format.oneOf(['kafkajs', 'platformatic']),
+  },
   KAFKA_CLIENT_ID: {
     group: 'kafka',
     doc: "Name of this client in the brokers' logs and quotas.",

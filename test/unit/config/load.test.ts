@@ -225,6 +225,7 @@ describe('brokers', () => {
       kind: 'kafka',
       brokers: ['k1:9092'],
       clientId: 'outbox-relay',
+      client: 'kafkajs',
       compression: 'none',
       maxBatchBytes: 900_000,
       requestTimeoutMs: 30_000,

@@ -2,7 +2,7 @@ import type { KafkaConfig } from '../../../config/config.ts';
 import { RelayError } from '../../../errors/errors.ts';
 import { Backoff } from '../../../lifecycle/backoff.ts';
 import { type Address, BrokerLink } from './link.ts';
-import type { MetadataAnswer } from './kafkajs.ts';
+import type { MetadataAnswer } from './protocol.ts';
 
 export interface ClusterEvents {
   /** A link to this node has come. */

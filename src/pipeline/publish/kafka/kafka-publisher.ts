@@ -7,7 +7,7 @@ import { Cluster } from './cluster.ts';
 import { Dialer } from './dialer.ts';
 import { brokerError } from './errors.ts';
 import { Fence } from './fence.ts';
-import type { MetadataAnswer } from './kafkajs.ts';
+import type { MetadataAnswer } from './protocol.ts';
 import { groupByPartition, type Group } from './grouping.ts';
 import { refusedUnsent, unknown } from './outcome.ts';
 import { RoomGate } from './room-gate.ts';

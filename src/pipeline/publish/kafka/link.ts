@@ -1,21 +1,7 @@
-import { connect as connectTcp, isIP, type Socket } from 'node:net';
-import { connect as connectTls, type ConnectionOptions } from 'node:tls';
-
 import type { KafkaConfig } from '../../../config/config.ts';
 import { RelayError } from '../../../errors/errors.ts';
+import { loadTransport, type Transport, type TransportOptions } from './client/transport.ts';
 import { connectError } from './errors.ts';
-import {
-  type ApiVersions,
-  decodeApiVersions,
-  decodeMetadata,
-  decodeProduce,
-  type KafkaConnection,
-  METADATA_VERSION,
-  type MetadataAnswer,
-  newConnection,
-  PRODUCE_VERSION,
-  type ProduceAnswer,
-} from './kafkajs.ts';
 import {
   type CoordinatorAnswer,
   decodeFindCoordinator,
@@ -26,11 +12,18 @@ import {
   INIT_PRODUCER_ID,
   type ProducerEpochAnswer,
 } from './producer-epoch.ts';
-import { saslOptions, tlsOptions } from './security.ts';
+import {
+  type ApiVersions,
+  decodeMetadata,
+  decodeProduce,
+  encodeMetadata,
+  METADATA,
+  type MetadataAnswer,
+  PRODUCE,
+  type ProduceAnswer,
+  type Request,
+} from './protocol.ts';
 import type { ProducerEpoch } from './sequences.ts';
-
-const API_KEY = { produce: 0, metadata: 3, apiVersions: 18, saslAuthenticate: 36 } as const;
-const KEEP_ALIVE_MS = 60_000;
 
 export interface Address {
   readonly host: string;
@@ -44,29 +37,22 @@ export interface LinkOptions {
   readonly signal: AbortSignal;
 }
 
-/** One whose body stands behind the usual header. */
-interface PlainRequest {
-  readonly apiKey: number;
-  readonly version: number;
-  readonly name: string;
-  readonly body: Buffer;
-}
-
 /**
  * One authenticated connection to one broker. Every request has its own deadline, and a request that misses it ends the
  * connection: an answer that might still come must never be taken for the answer of something else.
  */
 export class BrokerLink {
   readonly address: Address;
-  private readonly connection: KafkaConnection;
+  private readonly transport: Transport;
   private readonly waiting = new Set<(error: Error) => void>();
   private closedBy: Error | undefined;
   private versions: ApiVersions = {};
+  private login: Promise<void> | undefined;
   private readonly closeListeners: ((reason: Error) => void)[] = [];
 
   /** @throws RelayError with the consequence of what went wrong. */
   static async open(address: Address, options: LinkOptions): Promise<BrokerLink> {
-    const link = new BrokerLink(address, options);
+    const link = new BrokerLink(address, options, await loadTransport(options.config.client));
     const late = (): void => link.destroy(new Error(`not ready after ${options.connectTimeoutMs} ms`));
     const deadline = setTimeout(late, options.connectTimeoutMs);
     const abort = (): void => link.destroy(new Error('given up'));
@@ -85,24 +71,14 @@ export class BrokerLink {
     }
   }
 
-  private socket: Socket | undefined;
-
-  private constructor(address: Address, { config, connectTimeoutMs }: LinkOptions) {
+  private constructor(
+    address: Address,
+    { config, connectTimeoutMs }: LinkOptions,
+    create: (options: TransportOptions) => Transport,
+  ) {
     this.address = address;
-    this.connection = newConnection({
-      ...address,
-      clientId: config.clientId,
-      ssl: config.ssl === undefined ? undefined : tlsOptions(config.ssl),
-      sasl: saslOptions(config.sasl),
-      socketFactory: (target) => this.newSocket(target),
-      connectionTimeout: connectTimeoutMs,
-      requestTimeout: config.requestTimeoutMs,
-      // Its own deadlines leave the connection in use; see the class comment.
-      enforceRequestTimeout: false,
-    });
-    // Looks after requests that wait for a free place; nothing ever waits here. kafkajs arms it with a negative time
-    // after every answer, which wakes the process and makes Node print a warning.
-    this.connection.requestQueue.scheduleCheckPendingRequests = () => undefined;
+    const onClose = (reason: Error): void => this.destroy(reason);
+    this.transport = create({ ...address, config, connectTimeoutMs, onClose });
   }
 
   get closed(): boolean {
@@ -115,46 +91,26 @@ export class BrokerLink {
     else listener(this.closedBy);
   }
 
-  /** Unique on this connection only. That is enough: the connection never opens a second socket, so an answer can't cross over. */
-  nextCorrelationId(): number {
-    return this.connection.nextCorrelationId();
-  }
-
-  /** Logs in again when the broker limits the session (KIP-368); resolves at once otherwise. */
   get needsAuthentication(): boolean {
-    return !this.connection.isAuthenticated() && this.connectionHasSasl;
+    return this.transport.needsAuthentication;
   }
 
-  private get connectionHasSasl(): boolean {
-    return (this.connection as { readonly sasl?: unknown }).sasl !== undefined;
-  }
-
+  /** Logs in again when the broker limits the session (KIP-368). */
   async authenticate(deadlineMs: number): Promise<void> {
-    await this.withDeadline(this.connection.authenticate(), deadlineMs, 're-authentication');
+    // Once for all who want it: brokers take nothing else while a login is under way.
+    this.login ??= this.withDeadline(this.transport.authenticate(), deadlineMs, 're-authentication').finally(
+      () => (this.login = undefined),
+    );
+    await this.login;
   }
 
   /**
-   * Sends a whole request that carries `correlationId`; `frame` must not change before this settles.
+   * Sends batches; `body` must not change before this settles. Does not log in by itself: whoever sends asks for the lease after that.
    * @throws when the connection ends first; then nobody knows what the broker did.
    */
-  async produce(frame: Buffer, correlationId: number, deadlineMs: number): Promise<ProduceAnswer> {
-    const answer = new Promise<{ readonly payload: Buffer }>((resolve, reject) => {
-      this.connection.requestQueue.push({
-        entry: {
-          apiKey: API_KEY.produce,
-          apiName: 'Produce',
-          apiVersion: PRODUCE_VERSION,
-          correlationId,
-          resolve,
-          reject,
-        },
-        expectResponse: true,
-        requestTimeout: deadlineMs,
-        sendRequest: () => void this.connection.socket.write(frame),
-      });
-    });
-    const { payload } = await this.withDeadline(answer, deadlineMs, 'Produce');
-    return await decodeProduce(payload);
+  async produce(body: Buffer, deadlineMs: number): Promise<ProduceAnswer> {
+    const answer = this.transport.request({ ...PRODUCE, body });
+    return decodeProduce(await this.withDeadline(answer, deadlineMs, PRODUCE.name));
   }
 
   /** Whether this broker speaks what the two requests below need. */
@@ -166,7 +122,7 @@ export class BrokerLink {
 
   async findCoordinator(transactionalId: string, deadlineMs: number): Promise<CoordinatorAnswer> {
     const body = encodeFindCoordinator(transactionalId);
-    const request = { ...FIND_COORDINATOR, name: 'FindCoordinator', body };
+    const request = { ...FIND_COORDINATOR, body };
     return decodeFindCoordinator(await this.ask(request, deadlineMs));
   }
 
@@ -177,77 +133,37 @@ export class BrokerLink {
     deadlineMs: number,
   ): Promise<ProducerEpochAnswer> {
     const body = encodeInitProducerId(transactionalId, current);
-    const request = { ...INIT_PRODUCER_ID, name: 'InitProducerId', body };
+    const request = { ...INIT_PRODUCER_ID, body };
     return decodeInitProducerId(await this.ask(request, deadlineMs));
   }
 
   /** Brokers, and the topics named (none when empty). Topics that don't exist are created if the cluster does so. */
   async metadata(topics: readonly string[], deadlineMs: number): Promise<MetadataAnswer> {
-    const body = encodeMetadata(topics);
-    const request = { apiKey: API_KEY.metadata, version: METADATA_VERSION, name: 'Metadata', body };
-    return await decodeMetadata(await this.ask(request, deadlineMs));
+    return decodeMetadata(await this.ask({ ...METADATA, body: encodeMetadata(topics) }, deadlineMs));
   }
 
   /** Ends the connection at once; what is outstanding fails with `reason`. */
   destroy(reason: Error): void {
     if (this.closedBy !== undefined) return;
     this.closedBy = reason;
-    // With an error, so that kafkajs clears its connect timer and rejects what it holds.
-    this.socket?.destroy(reason);
-    this.connection.requestQueue.destroy();
+    this.transport.destroy(reason);
     for (const reject of this.waiting) reject(reason);
     this.waiting.clear();
     for (const listener of this.closeListeners.splice(0)) listener(reason);
   }
 
-  private newSocket(target: Address & { ssl: ConnectionOptions | null; onConnect: () => void }): Socket {
-    const { host, port, ssl, onConnect } = target;
-    const servername = isIP(host) === 0 ? { servername: host } : {};
-    const socket =
-      ssl === null
-        ? connectTcp({ host, port }, onConnect)
-        : connectTls({ host, port, ...servername, ...ssl }, onConnect);
-    socket.setKeepAlive(true, KEEP_ALIVE_MS);
-    socket.setNoDelay(true);
-    socket.once('error', (error) => this.destroy(error));
-    socket.once('close', () => this.destroy(new Error('the broker closed the connection')));
-    socket.once('end', () => this.destroy(new Error('the broker closed the connection')));
-    this.socket = socket;
-    return socket;
-  }
-
   private async handshake(): Promise<void> {
-    await this.connection.connect();
-    const answer = await decodeApiVersions(
-      await this.request({
-        apiKey: API_KEY.apiVersions,
-        version: 1,
-        name: 'ApiVersions',
-        body: Buffer.alloc(0),
-      }),
-    );
-    const versions: ApiVersions = Object.fromEntries(answer.apiVersions.map((v) => [v.apiKey, v]));
+    const versions = await this.transport.connect();
     checkVersions(versions);
     this.versions = versions;
-    this.connection.setVersions(versions);
-    this.connection.setSupportAuthenticationProtocol(API_KEY.saslAuthenticate in versions);
-    await this.connection.authenticate();
   }
 
-  private async ask(request: PlainRequest, deadlineMs: number): Promise<Buffer> {
-    return await this.withDeadline(this.request(request), deadlineMs, request.name);
+  private async ask(request: Request, deadlineMs: number): Promise<Buffer> {
+    if (this.needsAuthentication) await this.authenticate(deadlineMs);
+    return await this.withDeadline(this.transport.request(request), deadlineMs, request.name);
   }
 
-  private async request({ apiKey, version, name, body }: PlainRequest): Promise<Buffer> {
-    const encode = async (): Promise<{ buf: Buffer; buffer: Buffer }> =>
-      await Promise.resolve({ buf: body, buffer: body });
-    return await this.connection.send({
-      request: { apiKey, apiVersion: version, apiName: name, encode },
-      response: { decode: same, parse: same },
-    });
-  }
-
-  /** kafkajs leaves some promises pending for ever when a connection ends in the middle of a handshake. */
+  /** A client may leave promises pending for ever when a connection ends in the middle of a handshake. */
   private async orClosed<T>(work: Promise<T>): Promise<T> {
     let fail: ((error: Error) => void) | undefined;
     try {
@@ -266,7 +182,7 @@ export class BrokerLink {
   private async withDeadline<T>(work: Promise<T>, deadlineMs: number, what: string): Promise<T> {
     const late = (): void => this.destroy(new Error(`no answer to ${what} within ${deadlineMs} ms`));
     const timer = setTimeout(late, deadlineMs);
-    // kafkajs may still reject it after the connection has ended, when nobody waits for it any more.
+    // The client may still reject it after the connection has ended, when nobody waits for it any more.
     work.catch(() => undefined);
     try {
       if (this.closedBy !== undefined) throw this.closedBy;
@@ -278,12 +194,8 @@ export class BrokerLink {
 }
 
 function checkVersions(versions: ApiVersions): void {
-  const needed = [
-    [API_KEY.produce, PRODUCE_VERSION],
-    [API_KEY.metadata, METADATA_VERSION],
-  ] as const;
-  for (const [api, version] of needed) {
-    if (!speaks(versions, api, version)) {
+  for (const { apiKey, version } of [PRODUCE, METADATA]) {
+    if (!speaks(versions, apiKey, version)) {
       throw new RelayError(
         'stop',
         'kafka-version',
@@ -299,21 +211,4 @@ function checkVersions(versions: ApiVersions): void {
 function speaks(versions: ApiVersions, apiKey: number, version: number): boolean {
   const offered = versions[apiKey];
   return offered !== undefined && offered.minVersion <= version && version <= offered.maxVersion;
-}
-
-function encodeMetadata(topics: readonly string[]): Buffer {
-  const names = topics.map((topic) => Buffer.from(topic));
-  const buffer = Buffer.alloc(4 + names.reduce((sum, name) => sum + 2 + name.length, 0) + 1);
-  let at = buffer.writeInt32BE(names.length, 0);
-  for (const name of names) {
-    at = buffer.writeInt16BE(name.length, at);
-    at += name.copy(buffer, at);
-  }
-  buffer[at] = 1; // allow the cluster to create the topic, as every producer does
-  return buffer;
-}
-
-/** In place of the parsers that throw for the first error code of an answer. */
-async function same<T>(decoded: T): Promise<T> {
-  return await Promise.resolve(decoded);
 }

@@ -22,15 +22,6 @@ export interface Batch {
   readonly stamp?: Stamp | undefined;
 }
 
-export interface ProduceOptions {
-  readonly apiVersion: number;
-  readonly correlationId: number;
-  readonly clientId: string;
-  /** How long the broker may wait for its in-sync replicas, milliseconds. */
-  readonly timeoutMs: number;
-}
-
-const API_KEY_PRODUCE = 0;
 const ACKS_ALL = -1;
 const compress = promisify(gzip);
 
@@ -48,12 +39,8 @@ export async function gzipRecords(batches: readonly Batch[]): Promise<Compressed
 }
 
 /** No request with these batches is longer, bytes. */
-export function requestBound(
-  batches: readonly Batch[],
-  clientId: string,
-  compressed?: CompressedRecords,
-): number {
-  let bound = 64 + 3 * clientId.length;
+export function requestBound(batches: readonly Batch[], compressed?: CompressedRecords): number {
+  let bound = 12;
   for (let i = 0; i < batches.length; i++) {
     const { topic, messages } = batches[i]!;
     const records = compressed?.[i];
@@ -64,17 +51,20 @@ export function requestBound(
 }
 
 /**
- * Writes a whole Produce request (versions 3 to 8 are alike), its length included, at the start of `buffer`.
+ * Writes the body of a Produce request (versions 3 to 8 are alike) at the start of `buffer`.
  * Batches of one topic must stand side by side, and no partition may occur twice.
- * @returns the length of the request, bytes.
+ * @param timeoutMs how long the broker may wait for its in-sync replicas.
+ * @returns the length of the body, bytes.
  */
 export function writeProduceRequest(
   buffer: Buffer,
   batches: readonly Batch[],
-  options: ProduceOptions,
+  timeoutMs: number,
   compressed?: CompressedRecords,
 ): number {
-  let at = writeRequestHeader(buffer, options);
+  let at = buffer.writeInt16BE(-1, 0); // no transactional id
+  at = buffer.writeInt16BE(ACKS_ALL, at);
+  at = buffer.writeInt32BE(timeoutMs, at);
   const topicCountAt = at;
   at += 4;
   let topics = 0;
@@ -93,18 +83,7 @@ export function writeProduceRequest(
     at = writePartition(buffer, at, batch, compressed?.[i]);
   }
   buffer.writeInt32BE(topics, topicCountAt);
-  buffer.writeInt32BE(at - 4, 0);
   return at;
-}
-
-function writeRequestHeader(buffer: Buffer, options: ProduceOptions): number {
-  buffer.writeInt16BE(API_KEY_PRODUCE, 4);
-  buffer.writeInt16BE(options.apiVersion, 6);
-  buffer.writeInt32BE(options.correlationId, 8);
-  let at = writeString(buffer, 12, options.clientId);
-  at = buffer.writeInt16BE(-1, at); // no transactional id
-  at = buffer.writeInt16BE(ACKS_ALL, at);
-  return buffer.writeInt32BE(options.timeoutMs, at);
 }
 
 function writePartition(buffer: Buffer, at: number, batch: Batch, records: Buffer | undefined): number {

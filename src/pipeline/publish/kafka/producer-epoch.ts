@@ -2,11 +2,11 @@ import type { ProducerEpoch } from './sequences.ts';
 
 /**
  * FindCoordinator 1 and InitProducerId 3 (Kafka 2.5), bodies without the request header.
- * Format: https://kafka.apache.org/protocol#The_Messages_InitProducerId. `kafkajs` has InitProducerId 1, which can't
+ * Format: https://kafka.apache.org/protocol#The_Messages_InitProducerId. With InitProducerId 1 or 2 one can't
  * name the epoch that is to be replaced: a process that leads no longer could fence its successor with it.
  */
-export const FIND_COORDINATOR = { apiKey: 10, version: 1 } as const;
-export const INIT_PRODUCER_ID = { apiKey: 22, version: 3 } as const;
+export const FIND_COORDINATOR = { apiKey: 10, version: 1, name: 'FindCoordinator' } as const;
+export const INIT_PRODUCER_ID = { apiKey: 22, version: 3, name: 'InitProducerId' } as const;
 
 const TRANSACTION_COORDINATOR = 1;
 /** No transaction is ever begun; it also limits how long the coordinator waits for its own replicas. */

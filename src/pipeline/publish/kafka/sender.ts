@@ -1,18 +1,14 @@
 import type { KafkaConfig } from '../../../config/config.ts';
 import { LEASE_ENDED, type Outcome } from '../publisher.ts';
 import type { Group } from './grouping.ts';
-import type { ProduceAnswer } from './kafkajs.ts';
-import { PRODUCE_VERSION } from './kafkajs.ts';
 import type { BrokerLink } from './link.ts';
 import { answeredOutcome, refusedLocally, unknown } from './outcome.ts';
-import type { Stamp } from './sequences.ts';
 import { type CompressedRecords, gzipRecords, requestBound, writeProduceRequest } from './produce-request.ts';
+import type { ProduceAnswer } from './protocol.ts';
+import type { Stamp } from './sequences.ts';
 
 /** What the sender uses of a link. */
-export type ProduceLink = Pick<
-  BrokerLink,
-  'nextCorrelationId' | 'needsAuthentication' | 'authenticate' | 'produce' | 'destroy'
->;
+export type ProduceLink = Pick<BrokerLink, 'needsAuthentication' | 'authenticate' | 'produce' | 'destroy'>;
 
 export interface SenderEvents {
   /** The link to this broker, or undefined while there is none. */
@@ -130,14 +126,12 @@ export class Sender {
   /** After every wait the flight may be over: its messages were reported, and may be on their way again. */
   private async send(link: ProduceLink, flight: Flight): Promise<void> {
     const { groups } = flight;
-    let frame: Buffer;
-    let correlationId: number;
+    let body: Buffer;
     try {
       const compressed = this.config.compression === 'gzip' ? await gzipRecords(groups) : undefined;
       if (flight.over) return;
-      correlationId = link.nextCorrelationId();
       for (const group of groups) group.stamp = this.events.stamp(group);
-      frame = this.encode(groups, correlationId, compressed);
+      body = this.encode(groups, compressed);
     } catch (error) {
       this.landUnencoded(flight, error);
       return;
@@ -150,7 +144,7 @@ export class Sender {
         this.land(flight, () => [LEASE_ENDED]);
         return;
       }
-      const answer = await link.produce(frame, correlationId, deadlineMs);
+      const answer = await link.produce(body, deadlineMs);
       if (flight.over) return;
       this.rest(answer);
       const codes = errorCodes(answer);
@@ -168,9 +162,8 @@ export class Sender {
     }
   }
 
-  private encode(groups: readonly Group[], correlationId: number, compressed?: CompressedRecords): Buffer {
-    const { clientId, requestTimeoutMs } = this.config;
-    const bound = requestBound(groups, clientId, compressed);
+  private encode(groups: readonly Group[], compressed?: CompressedRecords): Buffer {
+    const bound = requestBound(groups, compressed);
     // One buffer for all requests: the one before has been answered, so nothing reads from it any more. Compressed ones
     // are short: a buffer of their own costs nothing that counts.
     let buffer = compressed === undefined ? this.buffer : Buffer.alloc(0);
@@ -179,8 +172,8 @@ export class Sender {
       buffer = Buffer.allocUnsafeSlow(bound);
       if (compressed === undefined && bound <= MAX_REQUEST_BYTES) this.buffer = buffer;
     }
-    const options = { apiVersion: PRODUCE_VERSION, correlationId, clientId, timeoutMs: requestTimeoutMs };
-    return buffer.subarray(0, writeProduceRequest(buffer, groups, options, compressed));
+    const { requestTimeoutMs } = this.config;
+    return buffer.subarray(0, writeProduceRequest(buffer, groups, requestTimeoutMs, compressed));
   }
 
   /** Nothing was sent. One group is to blame; which one, shows when each is encoded alone. */
@@ -211,7 +204,7 @@ export class Sender {
 
   /** The broker asks for a pause when a quota is used up (KIP-219); what is sent meanwhile only waits there. */
   private rest(answer: ProduceAnswer): void {
-    const ms = answer.clientSideThrottleTime ?? 0;
+    const ms = answer.throttleTimeMs;
     if (ms <= 0) return;
     this.throttle = setTimeout(() => {
       this.throttle = undefined;

@@ -1,5 +1,5 @@
 import type { Message } from '../../envelope/message.ts';
-import type { MetadataAnswer } from './kafkajs.ts';
+import type { MetadataAnswer } from './protocol.ts';
 import { murmur2OfText, partitionOf } from './murmur2.ts';
 
 /** What is known of one topic. `leaders[partition]` is a node id, or −1 while the partition has no leader. */

@@ -11,6 +11,7 @@ import {
   requestBound,
   writeProduceRequest,
 } from '../../../../src/pipeline/publish/kafka/produce-request.ts';
+import { PRODUCE, requestHeader } from '../../../../src/pipeline/publish/kafka/protocol.ts';
 import {
   BATCH_HEADER_BYTES,
   batchBound,
@@ -64,9 +65,9 @@ function forKafkajs(messages: readonly Message[]): Oracle['messages'] {
 }
 
 function encode(batches: readonly Batch[], correlationId: number, clientId: string): Buffer {
-  const buffer = Buffer.alloc(requestBound(batches, clientId), 0xaa);
-  const options = { apiVersion: 7, correlationId, clientId, timeoutMs: 30_000 };
-  return buffer.subarray(0, writeProduceRequest(buffer, batches, options));
+  const buffer = Buffer.alloc(requestBound(batches), 0xaa);
+  const body = buffer.subarray(0, writeProduceRequest(buffer, batches, 30_000));
+  return Buffer.concat([requestHeader({ ...PRODUCE, body }, correlationId, clientId), body]);
 }
 
 const text = fc.oneof(

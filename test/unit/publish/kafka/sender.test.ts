@@ -13,11 +13,6 @@ class StubLink implements ProduceLink {
   needsAuthentication = false;
   readonly login = Promise.withResolvers<void>();
   authentications = 0;
-  private ids = 0;
-
-  nextCorrelationId(): number {
-    return this.ids++;
-  }
 
   async authenticate(): Promise<void> {
     this.authentications++;
