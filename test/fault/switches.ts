@@ -138,7 +138,7 @@ async function streams(relay: RelayProcess, since = 0): Promise<void> {
 }
 
 /** As somebody does who finds that it retains too much; the relay may take it again in between. */
-async function dropSlot(scene: Scene): Promise<void> {
+export async function dropSlot(scene: Scene): Promise<void> {
   const { url, name } = scene.database;
   await withClient(url, async (client) => {
     const drop = async (): Promise<boolean> => {
