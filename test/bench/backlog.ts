@@ -1,4 +1,5 @@
 import { Client } from 'pg';
+import { uniqueName } from '../support/names.ts';
 import { RelayProcess } from '../support/relay-process.ts';
 import { until } from '../support/until.ts';
 
@@ -7,6 +8,51 @@ export interface Backlog {
   readonly url: string;
   readonly name: string;
   drop(): Promise<void>;
+}
+
+/** A database with the relay's tables, and nothing that reads it yet. `prepare`: SQL that makes the outbox otherwise. */
+export async function createDatabase(serverUrl: string, prepare?: string): Promise<Backlog> {
+  const name = uniqueName('bench');
+  await query(serverUrl, `create database ${name}`);
+  const url = new URL(serverUrl);
+  url.pathname = `/${name}`;
+  if (prepare) await query(url.href, prepare);
+  const args = ['migrate', ...(prepare ? ['--adopt'] : [])];
+  await RelayProcess.start({ args, env: { DATABASE_URL: url.href, BROKER: 'stdout' } }).exit;
+  return {
+    url: url.href,
+    name,
+    drop: async () => {
+      await until(async () => await dropSlots(serverUrl, name), { what: 'the slot to be dropped' });
+      await query(serverUrl, `drop database ${name} with (force)`);
+    },
+  };
+}
+
+async function dropSlots(serverUrl: string, database: string): Promise<boolean> {
+  await query(
+    serverUrl,
+    `select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = '${database}'`,
+  );
+  return true;
+}
+
+/** Runs the relay once, so that slot and progress row exist. */
+export async function prepareRelay(
+  backlog: Backlog,
+  settings: Readonly<Record<string, string>>,
+): Promise<void> {
+  const env: Record<string, string> = {
+    DATABASE_URL: backlog.url,
+    SLOT_NAME: backlog.name,
+    HTTP_HOST: '127.0.0.1',
+    HTTP_PORT: '0',
+    ...settings,
+  };
+  const first = RelayProcess.start({ env });
+  await first.waitForLine(env['SOURCE'] === 'polling' ? /mode: polling/ : /mode: streaming/);
+  first.kill('SIGTERM');
+  await first.exit;
 }
 
 /**
@@ -23,51 +69,31 @@ export async function fillBacklog(
     prepare?: string;
   },
 ): Promise<Backlog> {
-  const name = `bench_${Date.now().toString(36)}`;
-  await query(serverUrl, `create database ${name}`);
-  const url = new URL(serverUrl);
-  url.pathname = `/${name}`;
-  const env = {
-    DATABASE_URL: url.href,
-    SLOT_NAME: name,
-    HTTP_HOST: '127.0.0.1',
-    HTTP_PORT: '0',
-    ...options.env,
-  };
-  if (options.prepare) await query(url.href, options.prepare);
-  const adopt = options.prepare ? ['--adopt'] : [];
-  await RelayProcess.start({ args: ['migrate', ...adopt], env }).exit;
-  const first = RelayProcess.start({ env });
-  await first.waitForLine(options.env['SOURCE'] === 'polling' ? /mode: polling/ : /mode: streaming/);
-  first.kill('SIGTERM');
-  await first.exit;
-  await insertEvents(url.href, options);
-  return {
-    url: url.href,
-    name,
-    drop: async () => {
-      await until(
-        async () => {
-          await query(
-            serverUrl,
-            `select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = '${name}'`,
-          );
-          return true;
-        },
-        { what: 'the slot to be dropped' },
-      );
-      await query(serverUrl, `drop database ${name} with (force)`);
-    },
-  };
+  const backlog = await createDatabase(serverUrl, options.prepare);
+  await prepareRelay(backlog, options.env);
+  await insertEvents(backlog.url, options);
+  return backlog;
 }
 
-export async function insertEvents(url: string, options: { events: number; keys: number }): Promise<void> {
+/**
+ * Commits the numbers from `first` (1) on, one a transaction. Several writers share the keys out, so that those of one
+ * key still come in the order of the numbers.
+ */
+export async function insertEvents(
+  url: string,
+  {
+    events,
+    keys,
+    first = 1,
+    writers = 1,
+  }: { events: number; keys: number; first?: number; writers?: number },
+): Promise<void> {
   await query(
     url,
-    `set synchronous_commit = off;
-     create procedure fill(events int, keys int) language plpgsql as $$
+    `create or replace procedure fill(first int, last int, keys int, writer int, writers int) language plpgsql as $$
      begin
-       for i in 1..events loop
+       for i in first..last loop
+         continue when i % keys % writers <> writer;
          insert into outbox (aggregatetype, aggregateid, type, payload)
          values ('bench', 'key-' || (i::bigint * 7919) % keys, 'Filled',
                  jsonb_build_object('n', i, 'fill', repeat('x', 270)));
@@ -75,7 +101,12 @@ export async function insertEvents(url: string, options: { events: number; keys:
        end loop;
      end $$`,
   );
-  await query(url, `call fill(${options.events}, ${options.keys})`, 'off');
+  const last = first + events - 1;
+  await Promise.all(
+    Array.from({ length: writers }, (_, writer) =>
+      query(url, `call fill(${first}, ${last}, ${keys}, ${writer}, ${writers})`, 'off'),
+    ),
+  );
   await query(url, 'checkpoint');
 }
 

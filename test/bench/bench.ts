@@ -6,25 +6,34 @@ import { startRabbitmq } from '../../src/demo/services/rabbitmq.ts';
 import { kafkaBenchTarget, rabbitmqBenchTarget, type BenchTarget } from './broker.ts';
 import { drain } from './drain.ts';
 import { latency } from './latency.ts';
+import { comparePeers } from './peers/compare.ts';
 import { pollCost } from './poll-cost.ts';
+import { tenthsOfDrain } from './tenths.ts';
 import { amqplibAlone, kafkajsAlone, pgRecvlogical } from './references.ts';
 
 /**
  * How fast the relay is, beside its references in the same run: `npm run bench [-- --events 300000 --only kafka,…]`.
  * What a poll costs: `--only poll-cost --events 1000000 --seconds 60`.
+ * A long drain by tenths: `--only tenths --events 10000000 [--cleanup none]`.
+ * Beside other relays: `--peers [--only drain,latency,kills --rounds 3]`; needs Java 17 and Maven.
  * Trust the ratios: the machine's noise moves all figures of a run together. Each run checks gaps, order, duplicates.
  */
 const { values } = parseArgs({
   options: {
     events: { type: 'string', default: '300000' },
-    only: { type: 'string', default: 'recvlogical,kafka,latency,rabbitmq' },
+    only: { type: 'string' },
+    peers: { type: 'boolean', default: false },
+    rounds: { type: 'string', default: '3' },
+    cleanup: { type: 'string', default: 'delete' },
+    kills: { type: 'string', default: '6' },
     seconds: { type: 'string', default: '15' },
     repeat: { type: 'string', default: '1' },
   },
 });
 const events = Number(values.events);
 const keys = 1000;
-const parts = new Set(values.only.split(','));
+const everything = values.peers ? 'drain,latency,kills' : 'recvlogical,kafka,latency,rabbitmq';
+const parts = new Set((values.only ?? everything).split(','));
 const print = (name: string, figures: Record<string, number | undefined>): void => {
   const shown = Object.entries(figures)
     .filter(([, value]) => value !== undefined)
@@ -36,7 +45,8 @@ const print = (name: string, figures: Record<string, number | undefined>): void 
 
 execFileSync('npm', ['run', '--silent', 'build'], { stdio: 'inherit' });
 const postgres = await startPostgres({ settings: { max_wal_size: '8GB', shared_buffers: '512MB' } });
-const wantsKafka = ['recvlogical', 'kafka', 'latency'].some((part) => parts.has(part));
+const wantsKafka =
+  values.peers || ['recvlogical', 'kafka', 'latency', 'tenths'].some((part) => parts.has(part));
 const kafka = wantsKafka ? await startKafka({ heapMb: 1024 }) : undefined;
 const rabbitmq = parts.has('rabbitmq') ? await startRabbitmq() : undefined;
 
@@ -134,7 +144,45 @@ async function benchPollCost(): Promise<void> {
   }
 }
 
+async function benchTenths({ brokers, pids }: { brokers: string[]; pids: () => number[] }): Promise<void> {
+  const tenths = await withTarget(kafkaBenchTarget(brokers), (target) =>
+    tenthsOfDrain(
+      { serverUrl: postgres.url, target, postmaster: postgres.pid(), broker: pids()[0] as number },
+      { events, cleanup: values.cleanup },
+    ),
+  );
+  for (const [index, { eventsPerSecond, peakRssMb, cpu }] of tenths.entries()) {
+    const cores = Object.entries(cpu).map(([name, share]) => [`% ${name}`, share * 100] as const);
+    print(`tenth ${index + 1} of ${events} events, CLEANUP=${values.cleanup}`, {
+      'events/s': eventsPerSecond,
+      'MB peak': peakRssMb,
+      ...Object.fromEntries(cores),
+    });
+  }
+}
+
+async function benchPeers(brokers: string[]): Promise<void> {
+  await comparePeers({
+    serverUrl: postgres.url,
+    brokers,
+    events,
+    rounds: Number(values.rounds),
+    seconds: Number(values.seconds),
+    kills: Number(values.kills),
+    parts,
+  });
+}
+
 try {
+  if (kafka && values.peers) await benchPeers(kafka.brokers);
+  else await benchAlone();
+} finally {
+  await rabbitmq?.remove();
+  await kafka?.remove();
+  await postgres.remove();
+}
+
+async function benchAlone(): Promise<void> {
   for (let run = 0; run < Number(values.repeat); run++) {
     if (kafka && parts.has('recvlogical')) {
       const rate = await withTarget(kafkaBenchTarget(kafka.brokers), (target) =>
@@ -144,11 +192,8 @@ try {
     }
     if (kafka && parts.has('kafka')) await benchKafka(kafka.brokers);
     if (kafka && parts.has('latency')) await benchLatency(kafka.brokers);
+    if (kafka && parts.has('tenths')) await benchTenths(kafka);
     if (parts.has('poll-cost')) await benchPollCost();
     if (rabbitmq && parts.has('rabbitmq')) await benchRabbitmq(rabbitmq.url);
   }
-} finally {
-  await rabbitmq?.remove();
-  await kafka?.remove();
-  await postgres.remove();
 }

@@ -1,5 +1,5 @@
 import { bindQueue } from '../support/consume-rabbitmq.ts';
-import { countRecords, readTopic } from '../support/consume-kafka.ts';
+import { countRecords, readTopic, scanTopic } from '../support/consume-kafka.ts';
 import { uniqueName } from '../support/names.ts';
 import { freshTopic } from '../support/topic.ts';
 
@@ -67,15 +67,41 @@ function toArrival(key: string | null, value: Buffer | null, atMs: number): Arri
   };
 }
 
-/** Gaps, inversions and duplicates: a run with any of them has no speed. Throws. */
-export function assertComplete(arrivals: readonly Arrival[], events: number): void {
-  const seen = new Set<number>();
-  const latest = new Map<string, number>();
-  for (const { key, n } of arrivals) {
-    if (seen.has(n)) throw new Error(`event ${n} came twice`);
-    seen.add(n);
-    if (n < (latest.get(key) ?? 0)) throw new Error(`event ${n} of ${key} came after ${latest.get(key)}`);
-    latest.set(key, n);
+/** As `arrivals` of a Kafka target, for topics too large to be held. */
+export async function scanArrivals(
+  target: BenchTarget,
+  visit: (arrival: Arrival) => void,
+  timeoutMs = 600_000,
+): Promise<void> {
+  const brokers = (target.env['KAFKA_BROKERS'] ?? '').split(',');
+  await scanTopic({ brokers }, target.destination, {
+    timeoutMs,
+    visit: ({ key, value, timestampMs }) => visit(toArrival(key, value, timestampMs)),
+  });
+}
+
+/** Gaps, inversions and duplicates: a run with any of them has no speed. */
+export class CompletenessCheck {
+  private readonly seen = new Set<number>();
+  private readonly latest = new Map<string, number>();
+
+  /** In the order of each partition or queue. Throws. */
+  add({ key, n }: Arrival): void {
+    if (this.seen.has(n)) throw new Error(`event ${n} came twice`);
+    this.seen.add(n);
+    const last = this.latest.get(key) ?? 0;
+    if (n < last) throw new Error(`event ${n} of ${key} came after ${last}`);
+    this.latest.set(key, n);
   }
-  if (seen.size !== events) throw new Error(`${events} committed, ${seen.size} arrived`);
+
+  /** Throws. */
+  end(events: number): void {
+    if (this.seen.size !== events) throw new Error(`${events} committed, ${this.seen.size} arrived`);
+  }
+}
+
+export function assertComplete(arrivals: readonly Arrival[], events: number): void {
+  const check = new CompletenessCheck();
+  for (const arrival of arrivals) check.add(arrival);
+  check.end(events);
 }

@@ -1,8 +1,8 @@
 import { until } from '../support/until.ts';
-import { fillBacklog, query } from './backlog.ts';
-import { startBuiltRelay } from './built-relay.ts';
-import { assertComplete, type BenchTarget } from './broker.ts';
-import { usageOf } from './measured-process.ts';
+import { insertEvents, query, type Backlog } from './backlog.ts';
+import { assertComplete, type Arrival, type BenchTarget } from './broker.ts';
+import { outboxRelay, withBacklog, type Contender, type Running } from './contender.ts';
+import { usageOf, type Usage } from './measured-process.ts';
 
 export interface DrainResult {
   readonly eventsPerSecond: number;
@@ -12,38 +12,106 @@ export interface DrainResult {
   readonly firstDeliveryMs: number | undefined;
 }
 
+interface DrainOptions {
+  readonly events: number;
+  readonly keys: number;
+}
+
 /** Drains a backlog from the WAL with the built relay, and checks gaps, order and duplicates. */
 export async function drain(
   serverUrl: string,
   target: BenchTarget,
-  options: { events: number; keys: number; env?: Readonly<Record<string, string>> },
+  { env, ...options }: DrainOptions & { env?: Readonly<Record<string, string>> },
 ): Promise<DrainResult> {
-  const env = { ...target.env, ...options.env };
-  const backlog = await fillBacklog(serverUrl, { ...options, env });
-  const startedAtMs = Date.now();
-  const relay = startBuiltRelay(backlog, env);
-  try {
-    const counted = await untilCounted(target, options.events);
-    if (env['CLEANUP'] !== 'none') await untilEmpty(backlog.url);
-    const usage = usageOf(relay.pid);
-    relay.kill('SIGTERM');
-    await relay.exit;
-    const arrivals = await target.arrivals();
-    assertComplete(arrivals, options.events);
-    const times = arrivals.map(({ atMs }) => atMs).toSorted((a, b) => a - b);
-    const first = times[0] ?? 0;
-    const seconds = first > 0 ? ((times.at(-1) ?? 0) - first) / 1000 : counted.seconds;
-    return {
-      eventsPerSecond: options.events / seconds,
-      cpuMicrosPerEvent: (usage.cpuSeconds * 1e6) / options.events,
-      peakRssMb: usage.peakRssBytes / 1e6,
-      firstDeliveryMs: first > 0 ? first - startedAtMs : undefined,
-    };
-  } finally {
-    relay.kill('SIGKILL');
-    await relay.exit;
-    await backlog.drop();
-  }
+  const deletes = { ...target.env, ...env }['CLEANUP'] !== 'none';
+  const contender = outboxRelay('relay', env);
+  const { asStarted } = await drainTwice({ serverUrl, target }, contender, { ...options, deletes });
+  return asStarted;
+}
+
+/**
+ * Drains a backlog with a process that was just started and, when it can rest, the same again with that process.
+ * `deletes`: the CPU time includes the removal of all rows.
+ */
+export async function drainTwice(
+  place: { serverUrl: string; target: BenchTarget },
+  contender: Contender,
+  options: DrainOptions & { deletes: boolean },
+): Promise<{ asStarted: DrainResult; warm: DrainResult | undefined }> {
+  const { target } = place;
+  const { events, keys } = options;
+  return await withBacklog(contender, place, async (backlog) => {
+    await insertEvents(backlog.url, { events, keys });
+    const startedAtMs = Date.now();
+    const running = await contender.start(backlog, target);
+    try {
+      const nothing = { cpuSeconds: 0 };
+      const first = await untilDrained({ target, backlog, running, from: nothing }, { ...options, events });
+      const again = running.rest && (await drainAgain(running, { backlog, target, ...options }));
+      await running.kill('SIGTERM');
+      const arrivals = await target.arrivals();
+      assertComplete(arrivals, again ? 2 * events : events);
+      const result = { arrivals, startedAtMs, events };
+      return {
+        asStarted: resultOf(first, { ...result, after: 0 }),
+        warm: again && { ...resultOf(again, { ...result, after: events }), firstDeliveryMs: undefined },
+      };
+    } finally {
+      await running.kill('SIGKILL');
+    }
+  });
+}
+
+/** The same number of events once more, written while the process rests. */
+async function drainAgain(
+  running: Running,
+  place: { backlog: Backlog; target: BenchTarget } & DrainOptions & { deletes: boolean },
+): Promise<Drained> {
+  const { backlog, target, events, keys, deletes } = place;
+  await running.rest?.pause();
+  await insertEvents(backlog.url, { events, keys, first: events + 1 });
+  const from = usageOf(running.pid);
+  await running.rest?.resume();
+  return await untilDrained({ target, backlog, running, from }, { events: 2 * events, deletes });
+}
+
+interface Drained {
+  readonly usage: Pick<Usage, 'cpuSeconds' | 'peakRssBytes'>;
+  readonly seconds: number;
+}
+
+async function untilDrained(
+  {
+    target,
+    backlog,
+    running,
+    from,
+  }: { target: BenchTarget; backlog: Backlog; running: Running; from: Pick<Usage, 'cpuSeconds'> },
+  { events, deletes }: { events: number; deletes: boolean },
+): Promise<Drained> {
+  const { seconds } = await untilCounted(target, events);
+  if (deletes) await untilEmpty(backlog.url);
+  const { cpuSeconds, peakRssBytes } = usageOf(running.pid);
+  return { seconds, usage: { cpuSeconds: cpuSeconds - from.cpuSeconds, peakRssBytes } };
+}
+
+function resultOf(
+  { usage, seconds: countedSeconds }: Drained,
+  context: { arrivals: readonly Arrival[]; startedAtMs: number; events: number; after: number },
+): DrainResult {
+  const { arrivals, startedAtMs, events, after } = context;
+  const times = arrivals
+    .filter(({ n }) => n > after && n <= after + events)
+    .map(({ atMs }) => atMs)
+    .toSorted((a, b) => a - b);
+  const first = times[0] ?? 0;
+  const seconds = first > 0 ? ((times.at(-1) ?? 0) - first) / 1000 : countedSeconds;
+  return {
+    eventsPerSecond: events / seconds,
+    cpuMicrosPerEvent: (usage.cpuSeconds * 1e6) / events,
+    peakRssMb: usage.peakRssBytes / 1e6,
+    firstDeliveryMs: first > 0 ? first - startedAtMs : undefined,
+  };
 }
 
 /** Seconds between the first count above zero and the last event, by polling: for brokers without append times. */

@@ -1,11 +1,12 @@
 import { Client } from 'pg';
 import { until } from '../support/until.ts';
-import { fillBacklog } from './backlog.ts';
-import { startBuiltRelay } from './built-relay.ts';
-import { assertComplete, type BenchTarget } from './broker.ts';
+import { insertEvents, type Backlog } from './backlog.ts';
+import { assertComplete, type Arrival, type BenchTarget } from './broker.ts';
+import { outboxRelay, withBacklog, type Contender } from './contender.ts';
 import { usageOf } from './measured-process.ts';
 
 const WARM_UP_SECONDS = 2;
+const KEYS = 1000;
 
 export interface LatencyResult {
   readonly p50Ms: number;
@@ -14,45 +15,85 @@ export interface LatencyResult {
   readonly cpuPercent: number;
 }
 
+interface Load {
+  readonly seconds: number;
+  /** Events drained before, so that a compiler has learned. */
+  readonly warmUpEvents?: number;
+}
+
 /** Insert to append at the broker, open loop: events come at their time whether or not the last one has arrived. */
 export async function latency(
   serverUrl: string,
   target: BenchTarget,
   options: { rate: number; seconds: number; env?: Readonly<Record<string, string>> },
 ): Promise<LatencyResult> {
-  const env = { ...target.env, ...options.env };
-  const backlog = await fillBacklog(serverUrl, { events: 0, keys: 1, env });
-  const relay = startBuiltRelay(backlog, env);
-  try {
-    const events = options.rate * (options.seconds + WARM_UP_SECONDS);
-    const before = usageOf(relay.pid);
-    const startMs = performance.now();
-    await insertOpenLoop(backlog.url, options.rate, events);
-    await until(async () => (await target.count()) >= events, { timeoutMs: 60_000, what: 'all events' });
-    const usage = usageOf(relay.pid);
-    const elapsedSeconds = (performance.now() - startMs) / 1000;
-    const arrivals = await target.arrivals();
-    assertComplete(arrivals, events);
-    const delays = arrivals
-      .filter(({ n }) => n > options.rate * WARM_UP_SECONDS)
-      .map(({ atMs, insertedAtMs }) => atMs - insertedAtMs)
-      .toSorted((a, b) => a - b);
-    const at = (share: number): number => delays[Math.floor(delays.length * share)] ?? Number.NaN;
-    return {
-      p50Ms: at(0.5),
-      p99Ms: at(0.99),
-      maxMs: delays.at(-1) ?? Number.NaN,
-      cpuPercent: ((usage.cpuSeconds - before.cpuSeconds) / elapsedSeconds) * 100,
-    };
-  } finally {
-    relay.kill('SIGTERM');
-    await relay.exit;
-    await backlog.drop();
-  }
+  const { rate, seconds, env } = options;
+  const [result] = await latencies({ serverUrl, target }, outboxRelay('relay', env), {
+    rates: [rate],
+    seconds,
+  });
+  return result as LatencyResult;
 }
 
-/** Stamped by the database's clock inside the insert. Pipelined over a few connections, so that no commit holds up the next. */
-async function insertOpenLoop(url: string, rate: number, events: number): Promise<void> {
+/** One rate after the other, delivered by one process. */
+export async function latencies(
+  place: { serverUrl: string; target: BenchTarget },
+  contender: Contender,
+  { rates, seconds, warmUpEvents = 0 }: Load & { rates: readonly number[] },
+): Promise<LatencyResult[]> {
+  const { target } = place;
+  return await withBacklog(contender, place, async (backlog) => {
+    await insertEvents(backlog.url, { events: warmUpEvents, keys: KEYS });
+    const running = await contender.start(backlog, target);
+    try {
+      await untilCount(target, warmUpEvents);
+      const measured: { first: number; last: number; cpuPercent: number }[] = [];
+      let first = warmUpEvents + 1;
+      for (const rate of rates) {
+        const events = rate * (seconds + WARM_UP_SECONDS);
+        const last = first + events - 1;
+        const before = usageOf(running.pid);
+        const startMs = performance.now();
+        await insertOpenLoop(backlog, { rate, events, first });
+        await untilCount(target, last);
+        const cpuSeconds = usageOf(running.pid).cpuSeconds - before.cpuSeconds;
+        const cpuPercent = (cpuSeconds / (performance.now() - startMs)) * 100_000;
+        measured.push({ first: first + rate * WARM_UP_SECONDS, last, cpuPercent });
+        first = last + 1;
+      }
+      const arrivals = await target.arrivals();
+      assertComplete(arrivals, first - 1);
+      return measured.map((range) => delaysOf(arrivals, range));
+    } finally {
+      await running.kill('SIGTERM');
+    }
+  });
+}
+
+async function untilCount(target: BenchTarget, events: number): Promise<void> {
+  await until(async () => (await target.count()) >= events, { timeoutMs: 60_000, what: 'all events' });
+}
+
+function delaysOf(
+  arrivals: readonly Arrival[],
+  { first, last, cpuPercent }: { first: number; last: number; cpuPercent: number },
+): LatencyResult {
+  const delays = arrivals
+    .filter(({ n }) => n >= first && n <= last)
+    .map(({ atMs, insertedAtMs }) => atMs - insertedAtMs)
+    .toSorted((a, b) => a - b);
+  const at = (share: number): number => delays[Math.floor(delays.length * share)] ?? Number.NaN;
+  return { p50Ms: at(0.5), p99Ms: at(0.99), maxMs: delays.at(-1) ?? Number.NaN, cpuPercent };
+}
+
+/**
+ * Stamped by the database's clock inside the insert. Pipelined over a few connections, so that no commit holds up the
+ * next. Ends after `events`, or with `signal`; returns how many were committed.
+ */
+export async function insertOpenLoop(
+  { url }: Backlog,
+  { rate, events, first = 1, signal }: { rate: number; events: number; first?: number; signal?: AbortSignal },
+): Promise<number> {
   const clients = await Promise.all(
     Array.from({ length: 8 }, async () => {
       const client = new Client({ connectionString: url });
@@ -64,9 +105,10 @@ async function insertOpenLoop(url: string, rate: number, events: number): Promis
   const pending: Promise<unknown>[] = [];
   let sent = 0;
   while (sent < events) {
+    if (signal?.aborted) break;
     const due = Math.min(events, Math.floor(((performance.now() - startMs) * rate) / 1000));
     for (; sent < due; sent++) {
-      const n = sent + 1;
+      const n = first + sent;
       // A key stays with its connection: its events are committed in the order of n.
       const client = clients[n % clients.length] as Client;
       pending.push(
@@ -75,7 +117,7 @@ async function insertOpenLoop(url: string, rate: number, events: number): Promis
           text: `insert into outbox (aggregatetype, aggregateid, type, payload) values ('bench', $1, 'Stamped',
                    jsonb_build_object('n', $2::int, 'fill', repeat('x', 240),
                                       'at', extract(epoch from clock_timestamp()) * 1000))`,
-          values: [`key-${n % 1000}`, n],
+          values: [`key-${n % KEYS}`, n],
         }),
       );
     }
@@ -83,4 +125,5 @@ async function insertOpenLoop(url: string, rate: number, events: number): Promis
   }
   await Promise.all(pending);
   await Promise.all(clients.map((client) => client.end()));
+  return sent;
 }

@@ -27,15 +27,25 @@ export async function readTopic(
   topic: string,
   timeoutMs = 60_000,
 ): Promise<KafkaRecord[]> {
+  const records: KafkaRecord[] = [];
+  await scanTopic(config, topic, { timeoutMs, visit: (record) => void records.push(record) });
+  return records;
+}
+
+/** As `readTopic`, without keeping the records. */
+export async function scanTopic(
+  config: KafkaConfig,
+  topic: string,
+  { timeoutMs, visit }: { timeoutMs: number; visit: (record: KafkaRecord) => void },
+): Promise<void> {
   const offsets = await withAdmin(config, async (admin) => await topicOffsets(admin, topic));
   const ends = new Map(
     offsets.filter(({ low, high }) => low !== high).map(({ partition, high }) => [partition, BigInt(high)]),
   );
-  if (ends.size === 0) return [];
+  if (ends.size === 0) return;
   const groupId = uniqueName('reader');
-  const records = await consume(config, { topic, groupId, ends, timeoutMs });
+  await consume(config, { topic, groupId, ends, timeoutMs, visit });
   await withAdmin(config, async (admin) => await admin.deleteGroups([groupId]));
-  return records;
 }
 
 interface Reading {
@@ -44,12 +54,12 @@ interface Reading {
   /** Partition → offset behind its last record; a partition that was read to there is removed. */
   readonly ends: Map<number, bigint>;
   readonly timeoutMs: number;
+  readonly visit: (record: KafkaRecord) => void;
 }
 
-async function consume(config: KafkaConfig, reading: Reading): Promise<KafkaRecord[]> {
-  const { topic, groupId, ends, timeoutMs } = reading;
+async function consume(config: KafkaConfig, reading: Reading): Promise<void> {
+  const { topic, groupId, ends, timeoutMs, visit } = reading;
   const consumer = kafkaClient(config).consumer({ groupId, maxWaitTimeInMs: 100 });
-  const records: KafkaRecord[] = [];
   const complete = Promise.withResolvers<undefined>();
   const missing = (): string => [...ends].map(([partition, end]) => `${partition} to ${end}`).join(', ');
   const timer = setTimeout(
@@ -60,7 +70,7 @@ async function consume(config: KafkaConfig, reading: Reading): Promise<KafkaReco
   const eachBatch = async ({ batch }: EachBatchPayload): Promise<void> => {
     const end = ends.get(batch.partition) ?? 0n;
     for (const message of batch.messages) {
-      if (BigInt(message.offset) < end) records.push(toRecord(batch.partition, message));
+      if (BigInt(message.offset) < end) visit(toRecord(batch.partition, message));
     }
     if (BigInt(batch.lastOffset()) >= end - 1n) ends.delete(batch.partition);
     if (ends.size === 0) complete.resolve(undefined);
@@ -75,7 +85,6 @@ async function consume(config: KafkaConfig, reading: Reading): Promise<KafkaReco
     clearTimeout(timer);
     await consumer.disconnect();
   }
-  return records;
 }
 
 function toRecord(partition: number, message: EachBatchPayload['batch']['messages'][number]): KafkaRecord {
