@@ -9,13 +9,27 @@ import { kafkaOutage, postgresOutage, rabbitmqOutage } from '../test/fault/outag
 import { Scene, interruptedDelivery } from '../test/support/crash-run.ts';
 import type { BrokerName } from '../test/support/target.ts';
 import { runLeaders } from './fault-leaders.ts';
+import { mainRandom, RANDOM_USAGE } from './fault-random.ts';
 import { complaint, counts, nothingWrong, seeded, type Outcome } from './fault-result.ts';
 import { runIdle, runWalLimit } from './fault-slot.ts';
-import { runFirstStart, runSwitches } from './fault-switches.ts';
+import { runFirstStart, runHandoverKills, runSwitches } from './fault-switches.ts';
+
+/** One of these names a form of its own; without any, the faults are random. */
+const FORMS = [
+  'handover-kills',
+  'signal',
+  'outage',
+  'leaders',
+  'wal-limit',
+  'idle',
+  'switches',
+  'first-start',
+  'help',
+];
 
 const USAGE = `The long form of the fault tests.
 
-  npm run fault -- --broker kafka|rabbitmq --signal SIGKILL|SIGTERM [--rounds 20] [--seed 1]
+${RANDOM_USAGE}  npm run fault -- --broker kafka|rabbitmq --signal SIGKILL|SIGTERM [--rounds 20] [--seed 1]
       four writers, 100 keys, 1,000 events a second, 15 % rolled back; the relay is ended at random moments
   npm run fault -- --outage kafka|rabbitmq|postgres [--seconds 60] [--times 3]
       the server goes away under load and comes back (PostgreSQL: so many times, half of the commits asynchronous)
@@ -30,8 +44,10 @@ const USAGE = `The long form of the fault tests.
       the slot is dropped or given up at its limit again and again: polling, streaming, so many changes of mode
   npm run fault -- --first-start 200000 [--broker kafka|rabbitmq] [--seed 1]
       so many rows wait, and writers go on, when a relay starts for the first time
+  npm run fault -- --handover-kills 5 [--broker kafka|rabbitmq] [--seed 1]
+      SIGKILL so many times at every point of the hand-over, of a start without a slot and of a stream that loses it
 
-Without --broker both, without --signal both. Each run appends a line to --results (default results/fault.jsonl);
+Without --broker both. Each run appends a line to --results (default results/fault.jsonl);
 a run that has its line there is not repeated (--again repeats it). Exit code 1 when a promise was broken.
 `;
 
@@ -59,6 +75,7 @@ function options() {
       idle: { type: 'boolean', default: false },
       switches: { type: 'string' },
       'first-start': { type: 'string' },
+      'handover-kills': { type: 'string' },
       leaders: { type: 'string' },
       seconds: { type: 'string', default: '60' },
       times: { type: 'string', default: '3' },
@@ -98,7 +115,8 @@ function planned(given: Options): Run[] {
     }));
   }
   if (given['wal-limit'] !== undefined || given.idle) return plannedOfSlot(given);
-  if (given.switches !== undefined || given['first-start'] !== undefined) return plannedOfModes(given);
+  const modes = [given.switches, given['first-start'], given['handover-kills']];
+  if (modes.some((each) => each !== undefined)) return plannedOfModes(given);
   const rounds = whole('rounds', given.rounds);
   const seed = whole('seed', given.seed);
   const brokers = oneOf('broker', given.broker, ['kafka', 'rabbitmq']);
@@ -134,18 +152,28 @@ function plannedOfSlot(given: Options): Run[] {
 }
 
 function plannedOfModes(given: Options): Run[] {
-  const { switches, 'first-start': firstStart } = given;
-  return oneOf('broker', given.broker, ['kafka', 'rabbitmq']).map((broker) =>
-    switches === undefined
-      ? {
-          name: `${broker} first start with ${firstStart} rows seed ${given.seed}`,
-          run: async () => await runFirstStart(broker, whole('first-start', firstStart ?? '')),
-        }
-      : {
-          name: `${broker} ${switches} switches seed ${given.seed}`,
-          run: async () => await runSwitches(broker, whole('switches', switches)),
-        },
-  );
+  const { switches, 'first-start': firstStart, 'handover-kills': kills } = given;
+  return oneOf('broker', given.broker, ['kafka', 'rabbitmq']).map((broker) => {
+    if (switches !== undefined) {
+      const count = whole('switches', switches);
+      return {
+        name: `${broker} ${count} switches seed ${given.seed}`,
+        run: async () => await runSwitches(broker, count),
+      };
+    }
+    if (kills !== undefined) {
+      const times = whole('handover-kills', kills);
+      return {
+        name: `${broker} kills at every point of the hand-over ${times} times seed ${given.seed}`,
+        run: async () => await runHandoverKills(broker, times),
+      };
+    }
+    const rows = whole('first-start', firstStart ?? '');
+    return {
+      name: `${broker} first start with ${rows} rows seed ${given.seed}`,
+      run: async () => await runFirstStart(broker, rows),
+    };
+  });
 }
 
 async function runInterrupted(run: {
@@ -212,6 +240,8 @@ function earlier(file: string, name: string): { kept: boolean } | undefined {
 }
 
 async function main(): Promise<number> {
+  const args = process.argv.slice(2);
+  if (!FORMS.some((form) => args.includes(`--${form}`))) return await mainRandom(args);
   const given = options();
   if (given.help) {
     process.stdout.write(USAGE);
