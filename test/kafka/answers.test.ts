@@ -90,6 +90,33 @@ for (const client of CLIENTS) {
     });
   }
 
+  test(`${client}: P1 a partition that the answer does not mention is unknown, its neighbours are durable`, async () => {
+    await onStage({ client }, async ({ kafka, send, outcome }) => {
+      kafka.topics.set('t', [1, 1]);
+      kafka.onProduce = ({ partition }) => (partition === 0 ? 'left out' : 0);
+      const ids = ['a', 'b', 'c', 'd', 'e', 'f'];
+      send('t', ...ids);
+      const kinds = await Promise.all(ids.map(async (id) => (await outcome(id)).kind));
+      assert.deepEqual(new Set(kinds), new Set(['durable', 'unknown']));
+    });
+  });
+
+  test(`${client}: a login that is answered with rubbish fails, and nothing else does`, async () => {
+    const kafka = await FakeKafka.start([1]);
+    kafka.challenge = 'rubbish';
+    const sasl = { mechanism: 'scram-sha-256', username: 'u', password: () => 'p' } as const;
+    const config = kafkaConfig([kafka.node(1).address], { client, sasl });
+    const ignored = { onRoom: () => undefined, onFatal: () => undefined, onConnection: () => undefined };
+    const publisher = createKafkaPublisher(config, ignored);
+    try {
+      await assert.rejects(publisher.connect(AbortSignal.timeout(10_000)), RelayError);
+      await until(() => kafka.connections === 0, { what: 'the connection closed' });
+    } finally {
+      await publisher.close(0);
+      await kafka.close();
+    }
+  });
+
   test(`${client}: a halt answers for everything, and sends nothing more to any broker`, async () => {
     await onStage({ client }, async ({ kafka, fatal, outcomes, send, outcome }) => {
       kafka.topics.set('slow', [1]);

@@ -16,8 +16,10 @@ export class FakeKafka {
   /** Topic → leader of each partition; a topic that is not here is missing. */
   readonly topics = new Map<string, readonly number[]>();
   readonly produced: Produced[] = [];
-  /** The error code to answer with; 'silence' leaves the request without an answer. */
-  onProduce: (produced: Produced) => number | 'silence' = () => 0;
+  /** The error code to answer with; 'silence' leaves the request without an answer, 'left out' the partition out of it. */
+  onProduce: (produced: Produced) => number | 'silence' | 'left out' = () => 0;
+  /** The answer to a login. */
+  challenge = '';
   /** Nodes that leave the handshake without an answer until they are taken out. */
   readonly mute = new Map<number, (() => void)[]>();
   private readonly nodes = new Map<number, FakeNode>();
@@ -62,13 +64,19 @@ export class FakeKafka {
     const apiKey = request.readInt16BE(0);
     const body = request.subarray(10 + request.readInt16BE(8));
     const reply = (parts: Buffer[]): void => send(socket, request.readInt32BE(4), parts);
-    if (apiKey === 18) {
+    if (apiKey === 18 && request.readInt16BE(2) > 1) {
+      reply([int16(35), int32(0)]);
+    } else if (apiKey === 18) {
       const held = this.mute.get(nodeId);
       const answer = (): void => reply(apiVersions());
       if (held === undefined) answer();
       else held.push(answer);
     } else if (apiKey === 3) reply(this.metadata(readMetadata(body)));
-    else this.produce(nodeId, readProduce(body), reply);
+    else if (apiKey === 17) reply([int16(0), ...array([[text('SCRAM-SHA-256')]])]);
+    else if (apiKey === 36) {
+      const challenge = Buffer.from(this.challenge);
+      reply([int16(0), int16(-1), int32(challenge.length), challenge]);
+    } else this.produce(nodeId, readProduce(body), reply);
   }
 
   private metadata(names: readonly string[]): Buffer[] {
@@ -99,12 +107,12 @@ export class FakeKafka {
   ): void {
     let silent = false;
     const topics = [...asked].map(([topic, partitions]) => {
-      const answers = partitions.map((partition) => {
+      const answers = partitions.flatMap((partition) => {
         const one = { nodeId, topic, partition };
         this.produced.push(one);
         const code = this.onProduce(one);
         silent ||= code === 'silence';
-        return [int32(partition), int16(code === 'silence' ? 0 : code), Buffer.alloc(24)];
+        return typeof code === 'number' ? [[int32(partition), int16(code), Buffer.alloc(24)]] : [];
       });
       return [text(topic)].concat(array(answers));
     });
@@ -163,7 +171,9 @@ function apiVersions(): Buffer[] {
   const offered = [
     [0, 0, 7],
     [3, 0, 5],
+    [17, 0, 1],
     [18, 0, 1],
+    [36, 0, 0],
   ].map((numbers) => numbers.map(int16));
   return [int16(0), ...array(offered), int32(0)];
 }
