@@ -115,6 +115,7 @@ export interface Schedule {
   readonly faults: readonly PlannedFault[];
 }
 
+/** Counted in text form: a `bytea` may have half of it. */
 export const MAX_EVENT_BYTES = 1_000_000;
 
 const LIFE_MS = [4_000, 7_000] as const;
@@ -170,7 +171,7 @@ function makeLoad(dice: Dice, lifeMs: number): Load {
     payloadType: dice.pick(['jsonb', 'json', 'text', 'bytea']),
     bursts: some(2, () => ({ atMs: at(), events: dice.whole(100, 1_500) })),
     long: some(2, () => ({ atMs: at(), holdMs: dice.whole(500, 4_000), commit: dice.chance(0.7) })),
-    big: some(3, () => ({ atMs: at(), bytes: dice.whole(50_000, 600_000) })),
+    big: some(3, () => ({ atMs: at(), bytes: dice.whole(50_000, 450_000) })),
     poison: dice.chance(0.2) ? [{ atMs: at() }] : [],
   };
 }
