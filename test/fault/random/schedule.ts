@@ -225,8 +225,8 @@ function collide(a: PlannedFault, b: PlannedFault, relays: number): boolean {
   if (one === 'relay' && other === 'relay') return a.target % relays === b.target % relays;
   if (one === 'relays' || other === 'relays') {
     // The slot is dropped and invalidated by SQL, and invalidated while every relay stands still.
-    const disturbing: readonly Resource[] = ['relays', 'relay', 'postgres', 'database-line'];
-    return disturbing.includes(one) && disturbing.includes(other);
+    const disturbing: ReadonlySet<Resource> = new Set(['relays', 'relay', 'postgres', 'database-line']);
+    return disturbing.has(one) && disturbing.has(other);
   }
   return one === other;
 }

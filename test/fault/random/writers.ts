@@ -124,7 +124,6 @@ export class Writers {
 
   private inKeyOrder(count: number): Event[] {
     const events = Array.from({ length: count }, () => this.event(this.key()));
-    const nameOf = ({ aggregate, key }: Event): string => `${aggregate} ${key}`;
     return events.sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : nameOf(a) > nameOf(b) ? 1 : 0));
   }
 
@@ -144,4 +143,8 @@ export class Writers {
   private sql(event: Event): string {
     return emit(event, this.load.payloadType);
   }
+}
+
+function nameOf({ aggregate, key }: Event): string {
+  return `${aggregate} ${key}`;
 }
