@@ -20,7 +20,12 @@ export interface Running {
   readonly rest?: { pause(): Promise<void>; resume(): Promise<void> };
 }
 
-export function outboxRelay(name: string, env: Readonly<Record<string, string>> = {}): Contender {
+/** `rests`: by SIGSTOP, in which its lease ends; it leads again when it goes on. */
+export function outboxRelay(
+  name: string,
+  env: Readonly<Record<string, string>> = {},
+  { rests = false }: { rests?: boolean } = {},
+): Contender {
   return {
     name,
     prepare: async (backlog, target) => await prepareRelay(backlog, { ...target.env, ...env }),
@@ -30,7 +35,12 @@ export function outboxRelay(name: string, env: Readonly<Record<string, string>> 
         relay.kill(signal);
         await relay.exit;
       };
-      return await Promise.resolve({ pid: relay.pid, kill });
+      const signal = async (sent: NodeJS.Signals): Promise<void> => {
+        relay.kill(sent);
+        await Promise.resolve();
+      };
+      const rest = { pause: () => signal('SIGSTOP'), resume: () => signal('SIGCONT') };
+      return await Promise.resolve({ pid: relay.pid, kill, ...(rests && { rest }) });
     },
   };
 }
