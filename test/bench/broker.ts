@@ -1,7 +1,7 @@
 import { bindQueue } from '../support/consume-rabbitmq.ts';
-import { countRecords, readTopic, scanTopic } from '../support/consume-kafka.ts';
+import { readTopic, scanTopic } from '../support/consume-kafka.ts';
 import { uniqueName } from '../support/names.ts';
-import { freshTopic } from '../support/topic.ts';
+import { freshTopic, kafkaClient, topicOffsets } from '../support/topic.ts';
 
 /** A delivered event as the broker shows it. */
 export interface Arrival {
@@ -18,6 +18,8 @@ export interface BenchTarget {
   readonly env: Readonly<Record<string, string>>;
   readonly destination: string;
   count(): Promise<number>;
+  /** How often a drain may count: seldom where the broker notes the time of each arrival, as counting costs CPU. */
+  readonly countEveryMs: number;
   arrivals(): Promise<Arrival[]>;
   drop(): Promise<void>;
 }
@@ -29,15 +31,22 @@ export async function kafkaBenchTarget(brokers: string[], partitions = 4): Promi
     // The broker's own clock at the append, not the relay's.
     config: { 'message.timestamp.type': 'LogAppendTime' },
   });
+  const admin = kafkaClient({ brokers }).admin();
+  await admin.connect();
   return {
     env: { BROKER: 'kafka', KAFKA_BROKERS: brokers.join(','), ROUTE_TOPIC: topic },
     destination: topic,
-    count: () => countRecords({ brokers }, topic),
+    count: async () =>
+      (await topicOffsets(admin, topic)).reduce((sum, { low, high }) => sum + Number(high) - Number(low), 0),
+    countEveryMs: 200,
     arrivals: async () =>
       (await readTopic({ brokers }, topic, 120_000)).map(({ key, value, timestampMs }) =>
         toArrival(key, value, timestampMs),
       ),
-    drop,
+    drop: async () => {
+      await admin.disconnect();
+      await drop();
+    },
   };
 }
 
@@ -51,6 +60,7 @@ export async function rabbitmqBenchTarget(
     env: { BROKER: 'rabbitmq', RABBITMQ_URL: url, RABBITMQ_EXCHANGE: exchange },
     destination: exchange,
     count: () => bound.count(),
+    countEveryMs: 20,
     arrivals: async () =>
       (await bound.readAll(120_000)).map(({ fields, content }) => toArrival(fields.routingKey, content, 0)),
     drop: () => bound.drop(),

@@ -127,7 +127,7 @@ async function untilCounted(target: BenchTarget, events: number): Promise<{ seco
       }
       return count >= events;
     },
-    { timeoutMs: 300_000, intervalMs: 20, what: `${events} events at the broker` },
+    { timeoutMs: 300_000, intervalMs: target.countEveryMs, what: `${events} events at the broker` },
   );
   const seconds = (performance.now() - firstMs) / 1000;
   return { seconds: (seconds * events) / Math.max(1, events - firstCount) };
