@@ -18,7 +18,7 @@ export async function runWalLimit(
 ): Promise<Outcome> {
   const { seconds, rate, limitMib } = given;
   const result = await walLimit({ seconds, rate, limitBytes: limitMib * MIB, slot });
-  const { verdict, exit, mostRetainedBytes, writtenBytes, drainedMs } = result;
+  const { verdict, mostRetainedBytes, writtenBytes, drainedMs } = result;
   const { committed, lost, invented, altered, outOfOrder, duplicates } = verdict;
   const wrong = {
     lost: lost.length,
@@ -35,8 +35,7 @@ export async function runWalLimit(
     writtenMiB: inMib(writtenBytes),
     mostRetainedMiB: inMib(mostRetainedBytes),
     drainedMs: Math.round(drainedMs),
-    exit: exit.code,
-    kept: tested && bounded && exit.code === 0 && Object.values(wrong).every((count) => count === 0),
+    kept: tested && bounded && Object.values(wrong).every((count) => count === 0),
   };
 }
 

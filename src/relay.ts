@@ -106,12 +106,13 @@ export class Relay {
 
   /** Until stopped; rejects with a RelayError of consequence `stop` when nothing ever worked. */
   async run(): Promise<RelayEnd> {
-    const { config, stop } = this.options;
+    const { config, log, stop } = this.options;
     const background = new AbortController();
     let http: HttpServer | undefined;
     let monitoring: Promise<void> | undefined;
     try {
       http = await startHttp(config.http, this.exhibits());
+      log.info('metrics and health are served', { host: config.http.host, port: http.port });
       monitoring = this.monitor.run(background.signal);
       stop.addEventListener('abort', () => this.observer.tell('stop', 'signal'), { once: true });
       while (!stop.aborted) await this.lead();

@@ -14,6 +14,7 @@ const MAX_LATE_PER_ROUND = 50;
 export function assertLeaders(fault: LeaderFault, result: LeadersResult, takeOverMs: number): string {
   const { verdict, late, mostLeaders, takeOverMs: each } = result;
   assertDelivered(verdict, { maxDuplicates: each.length * MAX_DUPLICATES_PER_ROUND });
+  assert.deepEqual(result.notReady, []);
   assert.ok(mostLeaders <= 1, `${mostLeaders} call themselves the leader at the same time`);
   const perLease = [...late.values()];
   const stopped = fault === 'stop' || fault === 'lease-check';

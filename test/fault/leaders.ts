@@ -39,6 +39,8 @@ export interface LeadersResult {
   /** How many called themselves the leader at one scrape of all. */
   readonly mostLeaders: number;
   readonly scrapes: number;
+  /** What a member said that was not ready. */
+  readonly notReady: readonly string[];
 }
 
 const LOAD = { rate: 500, writers: 4, keys: 50, rollback: 0.15 };
@@ -86,6 +88,7 @@ class Cluster {
   private readonly takenMs: number[] = [];
   private readonly takeOverMs: number[] = [];
   private readonly over = new AbortController();
+  private readonly notReady: string[] = [];
   private mostLeaders = 0;
   private scrapes = 0;
 
@@ -114,8 +117,9 @@ class Cluster {
     await scraping;
     const received = await this.scene.target.read();
     const verdict = judge(await this.scene.shop.committed(), received);
-    const { takenMs, takeOverMs, mostLeaders, scrapes } = this;
-    return { verdict, takenMs, takeOverMs, late: lateMessages(received), mostLeaders, scrapes };
+    for (const { relay } of this.members) this.notReady.push(...relay.ready.refusals);
+    const { takenMs, takeOverMs, mostLeaders, scrapes, notReady } = this;
+    return { verdict, takenMs, takeOverMs, late: lateMessages(received), mostLeaders, scrapes, notReady };
   }
 
   async close(): Promise<void> {
@@ -206,6 +210,7 @@ class Cluster {
 
   private async remove(member: Member): Promise<void> {
     this.members.delete(member);
+    this.notReady.push(...member.relay.ready.refusals);
     await member.relay.destroy();
     await member.proxy.close();
   }

@@ -4,13 +4,11 @@ import { startKafka } from '../../src/demo/services/kafka.ts';
 import { Scene } from '../support/crash-run.ts';
 import { withClient } from '../support/database.ts';
 import type { Verdict } from '../support/judge.ts';
-import { slotsOf, streamedTimes, streamings } from '../support/modes.ts';
-import type { RelayExit } from '../support/relay-process.ts';
+import { slotsOf, streamedTimes, streamings, terminated } from '../support/modes.ts';
 import { until } from '../support/until.ts';
 
 export interface WalLimitResult {
   readonly verdict: Verdict;
-  readonly exit: RelayExit;
   /** Most that a slot of ours kept of the log, bytes. */
   readonly mostRetainedBytes: number;
   /** Written to the log while the broker was away, bytes. */
@@ -67,11 +65,9 @@ export async function walLimit(options: WalLimitOptions): Promise<WalLimitResult
     await scene.shop.stop();
     await scene.drained(600_000);
     const drainedMs = performance.now() - startedMs;
-    relay.kill('SIGTERM');
-    const exit = await relay.exit;
+    await terminated(relay);
     return {
       verdict: await scene.verdict(),
-      exit,
       mostRetainedBytes: watch.mostRetainedBytes,
       writtenBytes,
       drainedMs,

@@ -4,6 +4,7 @@ import { startKafka, type KafkaServer } from '../../src/demo/services/kafka.ts';
 import { readTopic } from '../support/consume-kafka.ts';
 import { ExhibitReader } from '../support/exhibits.ts';
 import { judge, assertDelivered } from '../support/judge.ts';
+import { terminated } from '../support/modes.ts';
 import { openOutbox, type Outbox } from '../support/outbox.ts';
 import { RelayProcess } from '../support/relay-process.ts';
 import { Shop } from '../support/shop.ts';
@@ -65,8 +66,7 @@ test(
       assert.ok(failures > 0, 'no send met the move of a leader');
       assert.equal(scrape.value('outbox_relay_events_published_total'), committed.length);
       assert.equal(scrape.value('outbox_relay_events_parked_total') ?? 0, 0);
-      relay.kill('SIGTERM');
-      assert.deepEqual(await relay.exit, { code: 0, signal: null }, relay.output);
+      await terminated(relay);
       const received = (await readTopic(client, topic)).map(({ key, value, headers }) => ({
         id: headers['id'] ?? '',
         key,

@@ -37,8 +37,9 @@ export function printedIds(relay: RelayProcess): string[] {
   return relay.stdout.map((line) => (JSON.parse(line) as { id: string }).id);
 }
 
-/** Sends SIGTERM and waits for a complete drain. */
+/** Sends SIGTERM and waits for a complete drain. Until then it was ready all the time. */
 export async function terminated(relay: RelayProcess): Promise<void> {
+  assert.deepEqual(relay.ready.refusals, [], relay.output);
   relay.kill('SIGTERM');
   assert.deepEqual(await relay.exit, { code: 0, signal: null }, relay.output);
 }

@@ -4,6 +4,7 @@ import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { ServiceFolder } from '../../src/demo/services/folder.ts';
+import { ReadyWatch } from './ready-watch.ts';
 
 const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const FAULT_PRELOAD = new URL('fault-preload.ts', import.meta.url).href;
@@ -34,6 +35,7 @@ export class RelayProcess {
   readonly stderr: string[] = [];
   /** Resolves when the process has ended and all its output was read. */
   readonly exit: Promise<RelayExit>;
+  readonly ready: ReadyWatch;
   private readonly child: ChildProcess;
   private ended: RelayExit | undefined;
   private readonly listeners = new Set<() => void>();
@@ -51,6 +53,7 @@ export class RelayProcess {
         resolve(this.ended);
       });
     });
+    this.ready = new ReadyWatch(this);
   }
 
   static start(options: RelayOptions = {}): RelayProcess {
@@ -103,6 +106,8 @@ export class RelayProcess {
 
   /** Sends a signal. Does not wait: see `exit`. */
   kill(signal: NodeJS.Signals = 'SIGTERM'): void {
+    // Whoever is told to end says that it is not ready any more.
+    if (signal === 'SIGTERM') this.ready.end();
     if (this.running) this.child.kill(signal);
   }
 
