@@ -1,12 +1,14 @@
 import { randomInt } from 'node:crypto';
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
+import type * as FaultPoints from '../../../src/lifecycle/fault-point.ts';
 
 /**
  * The relay, with a wall clock that can be stepped. RELAY_MAIN: which relay. SIGUSR2: the clock goes by CLOCK_STEP_MS,
  * with the next one back again. ALONE=1: it takes itself to be in a process namespace of its own, as in another pod.
+ * STOP_AT=<fault point>:<hit>: it stops itself (SIGSTOP) there.
  */
-const { ALONE: alone, CLOCK_STEP_MS: step = '0', RELAY_MAIN: main } = process.env;
+const { ALONE: alone, CLOCK_STEP_MS: step = '0', RELAY_MAIN: main, STOP_AT: stopAt } = process.env;
 if (main === undefined) throw new Error('RELAY_MAIN is missing');
 
 if (alone !== undefined) {
@@ -27,5 +29,16 @@ globalThis.Date = new Proxy(RealDate, {
 process.on('SIGUSR2', () => {
   offsetMs = offsetMs === 0 ? Number(step) : 0;
 });
+
+if (stopAt !== undefined) {
+  const [point, hit] = stopAt.split(':');
+  let hits = 0;
+  const url = new URL('lifecycle/fault-point.ts', main).href;
+  // That of the relay to be run, which need not be this checkout's.
+  const { installFaultHook } = (await import(url)) as typeof FaultPoints;
+  installFaultHook((name) => {
+    if (name === point && ++hits === Number(hit)) process.kill(process.pid, 'SIGSTOP');
+  });
+}
 
 await import(main);

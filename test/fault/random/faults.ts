@@ -184,7 +184,17 @@ async function alter(stage: Stage, change: string): Promise<void> {
   await sql(stage, `set lock_timeout = '100ms'`, `alter table outbox ${change}`);
 }
 
+/** While the table is polled there may be none: the fault was not made then, and is not counted. */
+async function assertSlot({ databaseUrl, slotName }: Stage): Promise<void> {
+  const { rows } = await withClient(
+    databaseUrl,
+    async (client) => await client.query('select from pg_replication_slots where slot_name = $1', [slotName]),
+  );
+  if (rows.length === 0) throw new Error('there was no slot');
+}
+
 async function dropSlot(stage: Stage): Promise<void> {
+  await assertSlot(stage);
   const slot = `pg_replication_slots where slot_name = '${stage.slotName}'`;
   await sql(
     stage,
@@ -195,6 +205,7 @@ async function dropSlot(stage: Stage): Promise<void> {
 
 /** The server may keep next to nothing for slots, its log moves on by several segments, and a checkpoint removes them. */
 async function invalidateSlot(stage: Stage): Promise<void> {
+  await assertSlot(stage);
   const move = `select pg_logical_emit_message(false, 'outbox-fault', 'on'), pg_switch_wal()`;
   await sql(
     stage,

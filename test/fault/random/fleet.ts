@@ -33,7 +33,7 @@ export class Replica {
   private readonly exhibits: ExhibitReader;
   private process: RelayProcess | undefined;
   private startedMs = 0;
-  private disturbedUntilMs = 0;
+  private disturbances = 0;
   /** Who wants it to be down. */
   private held = false;
   private extra: Readonly<Record<string, string>> = {};
@@ -76,22 +76,23 @@ export class Replica {
     if (this.process?.running !== true) this.launch();
   }
 
-  async sample(atMs: number): Promise<RelaySample> {
+  async sample(): Promise<RelaySample> {
     const { process, startedMs } = this;
     if (process?.running !== true)
       return { startedMs, undisturbed: false, lagSeconds: undefined, rssBytes: 0 };
     const lag = await this.exhibits.lag().catch(() => Number.NaN);
     return {
       startedMs,
-      undisturbed: !this.held && atMs > this.disturbedUntilMs,
+      undisturbed: !this.held && this.disturbances === 0,
       lagSeconds: Number.isNaN(lag) ? undefined : lag,
       rssBytes: residentBytes(process.pid),
     };
   }
 
-  /** A fault works on it, until then. */
-  disturb(untilMs: number): void {
-    this.disturbedUntilMs = Math.max(this.disturbedUntilMs, untilMs);
+  /** A fault works on it, until the function is called that this returns. */
+  disturb(): () => void {
+    this.disturbances++;
+    return () => void this.disturbances--;
   }
 
   async waitForLine(pattern: RegExp, timeoutMs: number): Promise<void> {

@@ -33,14 +33,29 @@ const DRAIN_TIMEOUT_MS = 75_000;
 const MAX_RSS_BYTES = 320 * 1024 ** 2;
 const SEGMENT_BYTES = 16 * 1024 ** 2;
 
+export interface RoundOptions {
+  /** URL of another relay's main file than this checkout's. */
+  readonly main?: string;
+  /** How long everything may take to be delivered when all is well again. */
+  readonly drainTimeoutMs?: number;
+  /** The first relay stops there: `<fault point>:<hit>`. A `relay-stop` wakes it up again. */
+  readonly stopAt?: string;
+  /** Tighter than what the window allows, for a schedule that leaves little under way. */
+  readonly maxDuplicates?: number;
+}
+
 /** One round: writers, faults, then peace until everything is delivered; then it is judged. */
-export async function runRound(arena: Arena, schedule: Schedule, main = MAIN): Promise<RoundResult> {
+export async function runRound(
+  arena: Arena,
+  schedule: Schedule,
+  options: RoundOptions = {},
+): Promise<RoundResult> {
   await arena.heal();
   const database = await freshDatabase(arena.postgres.url);
   const late = schedule.faults.some(({ kind }) => kind === 'topic-late');
   const round = await arena.broker.openRound(uniqueName('round'), late);
   try {
-    return await new Round({ arena, schedule, database, round, main }).run();
+    return await new Round({ arena, schedule, database, round, options }).run();
   } finally {
     await arena.heal();
     await Promise.all([round.drop(), database.drop()]);
@@ -52,7 +67,7 @@ interface Parts {
   readonly schedule: Schedule;
   readonly database: FreshDatabase;
   readonly round: BrokerRound;
-  readonly main: string;
+  readonly options: RoundOptions;
 }
 
 class Round {
@@ -97,17 +112,18 @@ class Round {
   }
 
   private async startReplica(index: number): Promise<Replica> {
-    const { schedule, database, round, main } = this.parts;
+    const { schedule, database, round, options } = this.parts;
     const clock = schedule.faults.find(
       ({ kind, target }) => kind === 'relay-clock' && target % schedule.relays === index,
     );
     return await Replica.start({
       databaseUrl: database.url,
-      main,
+      main: options.main ?? MAIN,
       pod: schedule.pods,
       env: {
         SLOT_NAME: database.name,
         CLOCK_STEP_MS: String(clockStepMs(clock)),
+        ...(index === 0 && options.stopAt !== undefined && { STOP_AT: options.stopAt }),
         ...schedule.env,
         ...round.env,
       },
@@ -148,27 +164,28 @@ class Round {
       databaseUrl: database.url,
       slotName: database.name,
     };
-    for (const replica of this.replicas) replica.disturb(Infinity);
+    const undisturbed = this.replicas.map((replica) => replica.disturb());
     try {
       const end = await FAULTS[fault.kind](stage, fault);
       await lasted();
       await end();
     } catch (error) {
       this.notMade.push(`${fault.kind}: ${error instanceof Error ? error.message : String(error)}`);
+    } finally {
+      for (const end of undisturbed) end();
     }
   }
 
   /** Returns what still waits when the time is over. */
   private async drained(): Promise<string[]> {
-    const { database } = this.parts;
+    const { database, options } = this.parts;
+    const timeoutMs = options.drainTimeoutMs ?? DRAIN_TIMEOUT_MS;
     let waiting: string[] = [];
     const empty = async (): Promise<boolean> => {
       waiting = await withClient(database.url, readWaiting);
       return waiting.length === 0;
     };
-    await until(empty, { what: 'everything to be delivered', timeoutMs: DRAIN_TIMEOUT_MS }).catch(
-      () => undefined,
-    );
+    await until(empty, { what: 'everything to be delivered', timeoutMs }).catch(() => undefined);
     return waiting;
   }
 
@@ -177,7 +194,7 @@ class Round {
     waiting: readonly string[],
     exits: readonly (RelayExit | undefined)[],
   ): Promise<RoundResult> {
-    const { schedule, database, round } = this.parts;
+    const { schedule, database, round, options } = this.parts;
     const { payloadType } = schedule.load;
     const [truth, parked] = await withClient(database.url, async (client) => [
       await readTruth(client),
@@ -188,7 +205,7 @@ class Round {
     const findings = check(
       { truth, delivered, parked, waiting, samples, healedMs: this.healedMs },
       {
-        maxDuplicates: duplicatesAllowed(schedule),
+        maxDuplicates: options.maxDuplicates ?? duplicatesAllowed(schedule),
         maxRssBytes: MAX_RSS_BYTES,
         maxRetainedBytes:
           Number.parseInt(schedule.env['WAL_RETENTION_LIMIT_BYTES'] ?? '', 10) * 1024 ** 2 + SEGMENT_BYTES,

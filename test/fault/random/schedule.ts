@@ -96,8 +96,12 @@ export interface Load {
   /** A transaction that stays open beside the others. */
   readonly long: readonly { readonly atMs: number; readonly holdMs: number; readonly commit: boolean }[];
   readonly big: readonly { readonly atMs: number; readonly bytes: number }[];
+  /** So many transactions that commit at the same moment: their commit records lie next to each other in the log. */
+  readonly crowds: readonly { readonly atMs: number; readonly transactions: number }[];
   /** Events beyond MAX_EVENT_BYTES: they have to be parked. */
   readonly poison: readonly { readonly atMs: number }[];
+  /** Events for a destination that does not exist: they have to be parked when TOPIC_GRACE_MS is over. */
+  readonly nowhere: readonly { readonly atMs: number }[];
 }
 
 export interface Schedule {
@@ -173,6 +177,9 @@ function makeLoad(dice: Dice, lifeMs: number): Load {
     long: some(2, () => ({ atMs: at(), holdMs: dice.whole(500, 4_000), commit: dice.chance(0.7) })),
     big: some(3, () => ({ atMs: at(), bytes: dice.whole(50_000, 450_000) })),
     poison: dice.chance(0.2) ? [{ atMs: at() }] : [],
+    crowds: some(1, () => ({ atMs: at(), transactions: dice.whole(5, 15) })),
+    // Their grace would make every round as long.
+    nowhere: [],
   };
 }
 

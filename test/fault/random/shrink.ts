@@ -7,8 +7,9 @@ export function smaller(schedule: Schedule): Schedule[] {
     ...schedule,
     faults: faults.filter((fault) => fault !== left),
   });
-  const calm = { ...load, bursts: [], long: [], big: [], poison: [] };
-  const busy = load.bursts.length + load.long.length + load.big.length + load.poison.length > 0;
+  const calm = { ...load, bursts: [], long: [], big: [], crowds: [], poison: [], nowhere: [] };
+  const { bursts, long, big, crowds, poison, nowhere } = load;
+  const busy = [bursts, long, big, crowds, poison, nowhere].some((list) => list.length > 0);
   return [
     ...(faults.length > 1 ? faults.map(without) : []),
     ...(busy ? [{ ...schedule, load: calm }] : []),

@@ -50,7 +50,7 @@ export class Watch {
     const client = (this.client ??= await this.connect());
     const { rows } = await client.query<{ oldest: string | null; retained: string }>(LOOK, [this.slotName]);
     const atMs = Date.now();
-    const relays = await Promise.all(this.replicas.map(async (replica) => await replica.sample(atMs)));
+    const relays = await Promise.all(this.replicas.map(async (replica) => await replica.sample()));
     const [row] = rows;
     this.samples.push({
       atMs,

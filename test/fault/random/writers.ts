@@ -7,6 +7,8 @@ import { MAX_EVENT_BYTES, type Load } from './schedule.ts';
 
 const RECONNECT_AFTER_MS = 100;
 const HOT_KEYS = 2;
+/** Until every transaction of a crowd has inserted. */
+const CROWD_GATHERS_MS = 300;
 /** Larger than MAX_EVENT_BYTES in every type of payload. */
 const POISON_BYTES = MAX_EVENT_BYTES * 1.2;
 
@@ -26,12 +28,14 @@ export class Writers {
   }
 
   start(): void {
-    const { writers, bursts, long, big, poison } = this.load;
+    const { writers, bursts, long, big, crowds, poison, nowhere } = this.load;
     this.running = [
       ...Array.from({ length: writers }, async (_, number) => await this.flow(number)),
       ...bursts.map(async ({ atMs, events }) => await this.once(atMs, () => this.burst(events))),
       ...long.map(async ({ atMs, ...how }) => await this.hold(atMs, how)),
       ...big.map(async ({ atMs, bytes }) => await this.once(atMs, () => this.large(bytes, false))),
+      ...crowds.map(async ({ atMs, transactions }) => await this.crowd(atMs, transactions)),
+      ...nowhere.map(async ({ atMs }) => await this.once(atMs, () => this.misdirected())),
       ...poison.map(async ({ atMs }) => await this.once(atMs, () => this.large(POISON_BYTES, true))),
     ];
   }
@@ -95,6 +99,23 @@ export class Writers {
     });
   }
 
+  /** Each with a key of its own, and one more event of it afterwards: whether the first was overtaken can be seen. */
+  private async crowd(atMs: number, transactions: number): Promise<void> {
+    await this.rest(atMs);
+    if (this.stopping.signal.aborted) return;
+    const commitMs = performance.now() + CROWD_GATHERS_MS;
+    const one = async (number: number): Promise<void> =>
+      await this.connected(number, async (client) => {
+        const event = (): string => this.sql({ ...this.event(key), aggregate: TYPES[0] });
+        const key = `crowd-${this.count++}`;
+        await client.query(`begin; ${event()}`);
+        await this.rest(commitMs - performance.now());
+        await client.query('commit');
+        await client.query(event());
+      });
+    await Promise.all(Array.from({ length: transactions }, async (_, number) => await one(number)));
+  }
+
   private async rest(ms: number): Promise<void> {
     if (ms > 1) await sleep(ms, undefined, { signal: this.stopping.signal }).catch(() => undefined);
   }
@@ -120,6 +141,11 @@ export class Writers {
     const fill = 'x'.repeat(bytes);
     const event = { ...this.event(poison ? `poison-${this.count}` : this.key()), poison };
     return this.sql({ ...event, payload: `{"big": "${fill}"}` });
+  }
+
+  private misdirected(): string {
+    const key = `nowhere-${this.count}`;
+    return this.sql({ ...this.event(key), aggregate: 'nowhere', poison: true });
   }
 
   private inKeyOrder(count: number): Event[] {
