@@ -106,6 +106,8 @@ const LSN_PLUS_ONE: Plant = {
     },
     faults: [500, 2_500, 4_500].flatMap((atMs, target) => [
       fault('broker-black-hole', atMs + 270, 1_400, { target, amount: 0.9 }),
+      // Or what was on its way would arrive after all.
+      fault('broker-reset', atMs + 600, 0),
       fault('relay-kill', atMs + 900, 0),
     ]),
   }),

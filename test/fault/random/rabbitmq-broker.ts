@@ -167,7 +167,7 @@ function toDelivered(destination: string, { properties, fields, content }: Consu
       body: content,
     }),
     log: destination,
-    // Older brokers than 4 note no time of their own.
+    // Brokers before 3.12 note no time of their own.
     atMs: undefined,
   };
 }
