@@ -2,6 +2,7 @@ import { startPostgres, type PostgresServer } from '../../../src/demo/services/p
 import type { Broker } from './brokers.ts';
 import { KafkaBroker } from './kafka-broker.ts';
 import { RabbitmqBroker } from './rabbitmq-broker.ts';
+import { POSTGRES_SETTINGS } from './server.ts';
 
 /** Servers of the harness's own, kept from round to round. */
 export class Arena {
@@ -15,15 +16,7 @@ export class Arena {
 
   static async open(broker: 'kafka' | 'rabbitmq', options: { kafkaBrokers?: 1 | 3 } = {}): Promise<Arena> {
     const [postgres, started] = await Promise.all([
-      startPostgres({
-        settings: {
-          max_connections: '200',
-          // An asynchronous commit stays in memory for up to three times this long, so that a crash takes some back.
-          wal_writer_delay: '1s',
-          // The server crashes here, the machine does not: what was written to a file is still there.
-          fsync: 'off',
-        },
-      }),
+      startPostgres({ settings: POSTGRES_SETTINGS }),
       broker === 'kafka' ? KafkaBroker.open(options.kafkaBrokers ?? 3) : RabbitmqBroker.open(),
     ]);
     return new Arena(postgres, started);

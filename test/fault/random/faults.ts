@@ -5,10 +5,12 @@ import { NOTHING, type BrokerRound, type Undo } from './brokers.ts';
 import type { Replica } from './fleet.ts';
 import type { Direction, Line } from './line.ts';
 import type { FaultKind, PlannedFault } from './schedule.ts';
+import type { RoundServer } from './server.ts';
 
 /** What a fault can reach. */
 export interface Stage {
   readonly arena: Arena;
+  readonly server: RoundServer;
   readonly round: BrokerRound;
   readonly replicas: readonly Replica[];
   /** The round's database, past every line. */
@@ -64,9 +66,13 @@ export const FAULTS: Readonly<Record<FaultKind, Fault>> = {
     await arena.broker.setFull(true);
     return async () => await arena.broker.setFull(false);
   },
-  'postgres-crash': async ({ arena }) => {
-    await arena.postgres.stop('immediate');
-    return async () => await arena.postgres.start();
+  'postgres-crash': async ({ server }) => {
+    await server.crash();
+    return async () => await server.start();
+  },
+  'database-failover': async ({ server }) => {
+    await server.failOver();
+    return NOTHING;
   },
   'database-reset': async (stage, fault) => reset([databaseLine(stage, fault)]),
   'database-black-hole': async (stage, fault) => blackHole([databaseLine(stage, fault)]),

@@ -10,7 +10,8 @@ import { check, complaints, type Findings } from './checker.ts';
 import { clockStepMs, FAULTS, type Stage } from './faults.ts';
 import { MAIN, Replica } from './fleet.ts';
 import { createJournal, createOutbox, readParked, readTruth, readWaiting } from './journal.ts';
-import { KINDS, type PlannedFault, type Schedule } from './schedule.ts';
+import { isFailover, KINDS, type PlannedFault, type Schedule } from './schedule.ts';
+import { paired, shared, type RoundServer } from './server.ts';
 import { Watch } from './watch.ts';
 import { Writers } from './writers.ts';
 
@@ -51,13 +52,24 @@ export async function runRound(
   options: RoundOptions = {},
 ): Promise<RoundResult> {
   await arena.heal();
-  const database = await freshDatabase(arena.postgres.url);
+  const server = schedule.faults.some(isFailover) ? await paired() : shared(arena.postgres);
+  try {
+    return await withRound({ arena, schedule, server, options });
+  } finally {
+    await server.release();
+  }
+}
+
+async function withRound(parts: Omit<Parts, 'database' | 'round'>): Promise<RoundResult> {
+  const { arena, schedule, server } = parts;
+  const database = await freshDatabase(server.url);
   const late = schedule.faults.some(({ kind }) => kind === 'topic-late');
   const round = await arena.broker.openRound(uniqueName('round'), late);
   try {
-    return await new Round({ arena, schedule, database, round, options }).run();
+    return await new Round({ ...parts, database, round }).run();
   } finally {
     await arena.heal();
+    await server.start();
     await Promise.all([round.drop(), database.drop()]);
   }
 }
@@ -65,6 +77,7 @@ export async function runRound(
 interface Parts {
   readonly arena: Arena;
   readonly schedule: Schedule;
+  readonly server: RoundServer;
   readonly database: FreshDatabase;
   readonly round: BrokerRound;
   readonly options: RoundOptions;
@@ -156,9 +169,10 @@ class Round {
   }
 
   private async make(fault: PlannedFault, lasted: () => Promise<void>): Promise<void> {
-    const { arena, database, round } = this.parts;
+    const { arena, server, database, round } = this.parts;
     const stage: Stage = {
       arena,
+      server,
       round,
       replicas: this.replicas,
       databaseUrl: database.url,

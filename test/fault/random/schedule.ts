@@ -38,6 +38,8 @@ export const KINDS = {
   'broker-stop': { weight: 3, forMs: [500, 5_000], resource: 'broker', repeats: true },
   'broker-full': { weight: 1, forMs: [500, 2_000], resource: 'broker', only: 'rabbitmq', repeats: false },
   'postgres-crash': { weight: 5, forMs: [0, 1_500], resource: 'postgres', repeats: true },
+  // Takes seconds: what comes after it must not meet a server that is being promoted.
+  'database-failover': { weight: 1, forMs: [1_500, 1_500], resource: 'postgres', repeats: true },
   'database-reset': { weight: 3, forMs: [0, 0], resource: 'database-line', repeats: true },
   'database-black-hole': { weight: 3, forMs: [500, 5_000], resource: 'database-line', repeats: true },
   'database-slow': { weight: 2, forMs: [500, 3_000], resource: 'database-line', repeats: false },
@@ -141,10 +143,12 @@ export function makeSchedule(seed: number, broker: Broker, limits: ScheduleLimit
   const relays = limits.relays ?? dice.pick([1, 1, 2, 3]);
   const lifeMs = limits.lifeMs ?? dice.whole(...LIFE_MS);
   const load = makeLoad(dice, lifeMs);
-  const env = makeEnv(dice);
+  const drawnEnv = makeEnv(dice);
   const pods = dice.chance(0.5);
   const coldStart = dice.chance(0.2);
   const faults = makeFaults(dice, { broker, relays, lifeMs, kinds: limits.kinds ?? FAULT_KINDS });
+  // Or the new primary would lack what is delivered.
+  const env = faults.some(isFailover) ? { ...drawnEnv, SLOT_FAILOVER: 'true' } : drawnEnv;
   return { seed, broker, relays, pods, coldStart, lifeMs, env, load, faults };
 }
 
@@ -206,7 +210,18 @@ function makeFaults(dice: Dice, plan: FaultPlan): PlannedFault[] {
     };
     drawn.push(fault);
   }
-  return withoutCollisions(drawn, plan);
+  return withoutCollisions(beforeAStandby(drawn), plan);
+}
+
+export function isFailover({ kind }: Pick<PlannedFault, 'kind'>): boolean {
+  return kind === 'database-failover';
+}
+
+/** There is one standby; and what invalidates the relay's slot invalidates the standby's as well. */
+function beforeAStandby(drawn: readonly PlannedFault[]): readonly PlannedFault[] {
+  const first = drawn.find(isFailover);
+  if (first === undefined) return drawn;
+  return drawn.filter((each) => each === first || !(isFailover(each) || each.kind === 'slot-invalidated'));
 }
 
 function fits(kind: Kind, broker: Broker): boolean {
