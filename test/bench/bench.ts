@@ -144,10 +144,10 @@ async function benchPollCost(): Promise<void> {
   }
 }
 
-async function benchTenths({ brokers, pids }: { brokers: string[]; pids: () => number[] }): Promise<void> {
-  const tenths = await withTarget(kafkaBenchTarget(brokers), (target) =>
+async function benchTenths(server: { brokers: string[]; pids: () => number[] }): Promise<void> {
+  const tenths = await withTarget(kafkaBenchTarget(server.brokers), (target) =>
     tenthsOfDrain(
-      { serverUrl: postgres.url, target, postmaster: postgres.pid(), broker: pids()[0] as number },
+      { serverUrl: postgres.url, target, postmaster: postgres.pid(), broker: server.pids()[0] as number },
       { events, cleanup: values.cleanup },
     ),
   );
