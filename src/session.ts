@@ -51,7 +51,7 @@ export interface CarriedProgress extends Carried {
 
 export interface SessionEnd {
   readonly carried: CarriedProgress | undefined;
-  /** Sends whose outcome nobody knows; they are sent again by whoever comes next. */
+  /** Sends without an answer, sent again by whoever comes next; those of polling only until the stream begins. */
   readonly unknown: number;
   readonly error: unknown;
   /** Something was read and sent, or could have been. */
@@ -342,7 +342,7 @@ export class Session {
     const end = await stage.run();
     this.stage = undefined;
     this.options.onStage(undefined);
-    this.unknown += end.unknown;
+    this.unknown = (progress.phase === 'complete' ? 0 : this.unknown) + end.unknown;
     this.carried = { ...end.carried, ...progress, timeline: this.timeline };
     if (end.error !== undefined) throw end.error;
     return end;

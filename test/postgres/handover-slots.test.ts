@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { CaptureScene, type RunningRelay } from '../support/capture.ts';
-import type { MemoryPublisher } from '../support/memory-publisher.ts';
+import { MemoryPublisher } from '../support/memory-publisher.ts';
+import { DURABLE } from '../../src/pipeline/publish/publisher.ts';
 import { formatLsn, parseLsn } from '../../src/postgres/lsn.ts';
 import { until } from '../support/until.ts';
 
@@ -171,5 +172,19 @@ describe('slots, publications and progress rows that change behind the relay', (
     await scene.untilEmpty();
     assert.ok(!next.logLines.some((line) => line.includes('making a replication slot')));
     assert.deepEqual(numbers(next), [1]);
+  });
+
+  test('P4 what polling sent without an answer is delivered before the stream begins: a stop knows of nothing open', async () => {
+    const publisher = new MemoryPublisher();
+    publisher.answer = () => ({ kind: 'unknown', code: 'test', reason: 'no answer' });
+    await scene.insert(1);
+    const relay = scene.relay(publisher);
+    relays.push(relay);
+    await relay.logged(/"reason":"hand-over"/);
+    publisher.answer = () => DURABLE;
+    await relay.logged(/mode: streaming/);
+    await scene.untilEmpty();
+    assert.deepEqual(await relay.stop(), { unknown: 0, clean: true });
+    assert.deepEqual(numbers(relay), [1]);
   });
 });

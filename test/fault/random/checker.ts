@@ -38,8 +38,9 @@ export interface Parked {
 /** What was seen from outside at one moment. */
 export interface Sample {
   readonly atMs: number;
-  /** The undelivered row that comes first. */
+  /** The undelivered row that comes first, and the one that comes last. */
   readonly oldestId: string | undefined;
+  readonly newestId: string | undefined;
   /** What the slot keeps of the log, bytes; 0 without a slot. */
   readonly retainedBytes: number;
   readonly relays: readonly RelaySample[];
@@ -112,7 +113,7 @@ export function check(record: Record, limits: Limits): Findings {
     outOfOrder: findOutOfOrder(record.delivered, truth),
     wronglyParked: findWronglyParked(truth, first, parked),
     undrained: record.waiting,
-    lagUntrue: findUntrueLag(record.samples, first),
+    lagUntrue: findUntrueLag(record.samples, (id) => truth.has(id) && !parked.has(id), first),
     memory: findMemory(record.samples, limits.maxRssBytes),
     retained: findRetained(record.samples, limits.maxRetainedBytes),
     duplicates,
@@ -200,28 +201,36 @@ function findWronglyParked(
 }
 
 /**
- * A row that was seen undelivered, and is so still, is at least as old as since then; nobody who has run and been left
- * in peace for longer than the tolerance may call the lag smaller by more than it.
+ * A row that was seen undelivered, and is so still, is at least as old as since then; nobody who has run for longer than
+ * the tolerance may call the lag smaller by more than it. Not only the oldest row: that one may be with the broker,
+ * which could not say so.
  */
-function findUntrueLag(samples: readonly Sample[], first: ReadonlyMap<string, Delivered>): string[] {
+function findUntrueLag(
+  samples: readonly Sample[],
+  isToBeDelivered: (id: string) => boolean,
+  first: ReadonlyMap<string, Delivered>,
+): string[] {
   const found: string[] = [];
-  let since: { id: string; atMs: number } | undefined;
-  for (const { atMs, oldestId, relays } of samples) {
-    if (oldestId === undefined) since = undefined;
-    else if (since?.id !== oldestId) since = { id: oldestId, atMs };
-    // Delivered is settled, although its row may still be there; without a time it may have been.
-    if (since === undefined || wasDelivered(first.get(since.id), atMs)) continue;
+  const waiting = new Map<string, number>();
+  for (const { atMs, oldestId, newestId, relays } of samples) {
+    for (const id of [oldestId, newestId])
+      if (id !== undefined && isToBeDelivered(id) && !waiting.has(id)) waiting.set(id, atMs);
+    for (const id of waiting.keys()) if (wasDelivered(first.get(id), atMs)) waiting.delete(id);
+    const [oldest] = waiting;
+    if (oldest === undefined) continue;
+    const [id, sinceMs] = oldest;
     for (const [index, { startedMs, lagSeconds }] of relays.entries()) {
       if (lagSeconds === undefined) continue;
-      const ageMs = atMs - Math.max(since.atMs, startedMs);
+      const ageMs = atMs - Math.max(sinceMs, startedMs);
       if (ageMs - lagSeconds * 1000 > LAG_TOLERANCE_MS)
-        found.push(`relay ${index}: ${lagSeconds} s while ${since.id} waited for ${ageMs} ms`);
+        found.push(`relay ${index}: ${lagSeconds} s while ${id} waited for ${ageMs} ms`);
       if (lagSeconds < 0) found.push(`relay ${index}: ${lagSeconds} s`);
     }
   }
   return found;
 }
 
+/** Delivered is settled, although its row may still be there; without a time it may have been at any. */
 function wasDelivered(message: Delivered | undefined, atMs: number): boolean {
   return message !== undefined && (message.atMs ?? 0) < atMs;
 }

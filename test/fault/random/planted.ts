@@ -11,7 +11,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { ServiceFolder } from '../../../src/demo/services/folder.ts';
 import { Arena } from './arena.ts';
-import type { Edit, Plant } from './plants.ts';
+import type { Edit, Plant } from './plant.ts';
 import { runRound } from './round.ts';
 import type { Broker } from './schedule.ts';
 

@@ -7,6 +7,7 @@ const EVERY_MS = 250;
 const STATEMENT_TIMEOUT_MS = 2_000;
 
 const LOOK = `select (select id from outbox where delivered_at is null order by seq limit 1) as oldest,
+  (select id from outbox where delivered_at is null order by seq desc limit 1) as newest,
   coalesce((select pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) from pg_replication_slots where slot_name = $1), 0) as retained`;
 
 /** Looks at database and relays from outside, four times a second, until stopped. */
@@ -48,13 +49,17 @@ export class Watch {
 
   private async look(): Promise<void> {
     const client = (this.client ??= await this.connect());
-    const { rows } = await client.query<{ oldest: string | null; retained: string }>(LOOK, [this.slotName]);
+    const { rows } = await client.query<Record<'oldest' | 'newest', string | null> & { retained: string }>(
+      LOOK,
+      [this.slotName],
+    );
     const atMs = Date.now();
     const relays = await Promise.all(this.replicas.map(async (replica) => await replica.sample()));
     const [row] = rows;
     this.samples.push({
       atMs,
       oldestId: row?.oldest ?? undefined,
+      newestId: row?.newest ?? undefined,
       retainedBytes: Number(row?.retained),
       relays,
     });

@@ -132,7 +132,7 @@ interface Seen extends Partial<Sample> {
 function sample(atMs: number, seen: Seen = {}): Sample {
   const { lag, rss = 1, undisturbed = true, startedMs = 0, ...more } = seen;
   const relays = [{ startedMs, undisturbed, lagSeconds: lag, rssBytes: rss }];
-  return { atMs, oldestId: undefined, retainedBytes: 0, relays, ...more };
+  return { atMs, oldestId: undefined, newestId: undefined, retainedBytes: 0, relays, ...more };
 }
 
 test('P9 a lag that is smaller than the age of what waits is untrue', () => {
@@ -146,6 +146,14 @@ test('P9 a lag that is smaller than the age of what waits is untrue', () => {
   });
   // Delivered by then: its row may still be there for a moment.
   complains({ delivered: [message(A1), message(B2, { atMs: 100 }), message(A3)], samples: frozen });
+  // It may be with the broker; what came after it is not.
+  const behind = frozen.map((each) => Object.assign(each, { newestId: A3.id }));
+  complains(
+    { delivered: [message(A1), message(B2, { atMs: 1 }), message(A3, { atMs: 20_000 })], samples: behind },
+    /^1 lagUntrue: relay 0: 0 s while a3 waited for 6000 ms$/,
+  );
+  // A crash took it back.
+  complains({ truth: [A1, A3, GIANT], delivered: [message(A1), message(A3, { atMs: 1 })], samples: behind });
   // Nobody who has only just begun can know.
   const late = [0, 4_000, 6_000].map((atMs) => sample(atMs, { ...waiting, lag: 0, startedMs: 5_000 }));
   complains({ delivered, samples: late });
