@@ -165,7 +165,6 @@ class Round {
         await this.make(fault, async () => await restUntil(fault.atMs + fault.forMs));
       }),
     ]);
-    this.healedMs = Date.now();
   }
 
   private async make(fault: PlannedFault, lasted: () => Promise<void>): Promise<void> {
@@ -187,6 +186,7 @@ class Round {
       this.notMade.push(`${fault.kind}: ${error instanceof Error ? error.message : String(error)}`);
     } finally {
       for (const end of undisturbed) end();
+      this.healedMs = Date.now();
     }
   }
 

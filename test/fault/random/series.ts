@@ -27,12 +27,22 @@ export async function runSeries(options: SeriesOptions): Promise<boolean> {
     kept &&= seeds.every((seed) => known.get(seed) !== false);
     const left = seeds.filter((seed) => !known.has(seed));
     if (left.length === 0 || performance.now() > endMs) continue;
-    const arena = await Arena.open(broker);
+    let arena = await Arena.open(broker);
     try {
       for (const seed of left) {
         if (performance.now() > endMs) break;
         const schedule = makeSchedule(seed, broker, options.kinds && { kinds: options.kinds });
-        kept = (await recorded(arena, schedule, options)) && kept;
+        try {
+          kept = (await recorded(arena, schedule, options)) && kept;
+        } catch (error) {
+          // Without a line, so that a later run repeats it; whatever state the servers are in, the next round gets others.
+          options.say(
+            `NOT JUDGED ${broker} ${seed}: ${error instanceof Error ? error.stack : String(error)}`,
+          );
+          kept = false;
+          await arena.remove();
+          arena = await Arena.open(broker);
+        }
       }
     } finally {
       await arena.remove();
