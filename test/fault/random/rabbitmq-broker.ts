@@ -50,7 +50,11 @@ export class RabbitmqBroker implements Broker {
   }
 
   async setFull(full: boolean): Promise<void> {
-    await this.server.ctl('set_disk_free_limit', full ? '1000GB' : '50MB');
+    const limit = full ? '1000GB' : '50MB';
+    await until(async () => await this.server.ctl('set_disk_free_limit', limit).then(() => true), {
+      what: 'RabbitMQ to take a limit of the disk',
+      timeoutMs: 30_000,
+    });
   }
 
   async remove(): Promise<void> {

@@ -30,8 +30,8 @@ export interface RoundResult {
 const READY_TIMEOUT_MS = 30_000;
 /** Everything is well again; longer than the longest deadline of the relay and a back-off at its cap. */
 const DRAIN_TIMEOUT_MS = 75_000;
-/** What a relay that delivers is known to need, and the bytes that a round's settings let it hold. */
-const MAX_RSS_BYTES = 320 * 1024 ** 2;
+/** Half as much again as the most that was seen; the bytes that a round's settings let it hold are in that. */
+const MAX_RSS_BYTES = 256 * 1024 ** 2;
 const SEGMENT_BYTES = 16 * 1024 ** 2;
 
 export interface RoundOptions {
@@ -183,7 +183,8 @@ class Round {
       await lasted();
       await end();
     } catch (error) {
-      this.notMade.push(`${fault.kind}: ${error instanceof Error ? error.message : String(error)}`);
+      const why = error instanceof Error ? error.message : String(error);
+      this.notMade.push(`${fault.kind}: ${why.split('\n', 2).join(' ').slice(0, 200)}`);
     } finally {
       for (const end of undisturbed) end();
       this.healedMs = Date.now();
