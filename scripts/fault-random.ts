@@ -17,7 +17,7 @@ export const RANDOM_USAGE = `  npm run fault -- --rounds 100 [--seed 1] [--broke
       random faults, drawn from each seed, overlapping, beside every kind of writer; judged from the broker's log and the
       database's own history. Seeds that have their line in --results (default ${RANDOM}) are not repeated.
       A failure prints a smaller schedule and keeps the relays' output; --shrink 0 does not look for one;
-      --seconds: no round begins later
+      --seconds: no round begins later; --again repeats the rounds that broke a promise
   npm run fault -- --planted all|${PLANTS[0]?.name},… [--rounds 50] [--seconds 280]
       proves the judge: rounds with a relay that has this bug, until it is found; then the same round without the bug
   npm run fault -- --report
@@ -34,6 +34,7 @@ export async function mainRandom(args: readonly string[]): Promise<number> {
       broker: { type: 'string' },
       planted: { type: 'string' },
       report: { type: 'boolean', default: false },
+      again: { type: 'boolean', default: false },
       seconds: { type: 'string', default: '86400' },
       kinds: { type: 'string' },
       shrink: { type: 'string', default: '6' },
@@ -69,6 +70,7 @@ export async function mainRandom(args: readonly string[]): Promise<number> {
     kinds: kinds && known,
     file: resolve(given.results ?? RANDOM),
     shrinkAttempts: Number(given.shrink),
+    again: given.again,
     say,
   });
   return kept ? 0 : 1;

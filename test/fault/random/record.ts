@@ -51,13 +51,15 @@ export function toLine(schedule: Schedule, result: RoundResult, seconds: number)
   };
 }
 
+/** The last one of every seed: one that broke may have been repeated. */
 export function readLines(file: string): Line[] {
   if (!existsSync(file)) return [];
   const text = readFileSync(file, 'utf8');
-  return text
+  const lines = text
     .split('\n')
     .filter(Boolean)
     .map((line) => JSON.parse(line) as Line);
+  return [...new Map(lines.map((line) => [`${line.broker} ${line.seed}`, line])).values()];
 }
 
 export function appendLine(file: string, line: Line): void {

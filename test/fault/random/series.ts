@@ -13,6 +13,8 @@ export interface SeriesOptions {
   readonly kinds: readonly FaultKind[] | undefined;
   readonly file: string;
   readonly shrinkAttempts: number;
+  /** Rounds that broke a promise are repeated. */
+  readonly again: boolean;
   readonly say: (line: string) => void;
 }
 
@@ -23,7 +25,8 @@ export async function runSeries(options: SeriesOptions): Promise<boolean> {
   for (const broker of options.brokers) {
     const done = readLines(options.file).filter((line) => line.broker === broker);
     const seeds = Array.from({ length: options.rounds }, (_, index) => options.seed + index);
-    const known = new Map(done.map((line) => [line.seed, line.broken.length === 0]));
+    const counted = options.again ? done.filter((line) => line.broken.length === 0) : done;
+    const known = new Map(counted.map((line) => [line.seed, line.broken.length === 0]));
     kept &&= seeds.every((seed) => known.get(seed) !== false);
     const left = seeds.filter((seed) => !known.has(seed));
     if (left.length === 0 || performance.now() > endMs) continue;
