@@ -8,7 +8,7 @@ import { makeSchedule, type Broker } from './random/schedule.ts';
 
 /** A handful of what `npm run fault` does for hours; one broker instead of three, and shorter lives. */
 const LIFE_MS = 3_000;
-const SEEDS: Readonly<Record<Broker, readonly number[]>> = { kafka: [7, 12], rabbitmq: [14, 23] };
+const SEEDS: Readonly<Record<Broker, readonly number[]>> = { kafka: [12, 20], rabbitmq: [6, 16] };
 
 for (const broker of ['kafka', 'rabbitmq'] as const) {
   void describe(`random faults on ${broker}`, () => {
