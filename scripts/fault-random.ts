@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -79,6 +80,7 @@ export async function mainRandom(args: readonly string[]): Promise<number> {
 function writeReport(): void {
   const results = report(readLines(resolve(RANDOM)), readPlanted(resolve(PLANTED)));
   writeFileSync(PAGE, withResults(readFileSync(PAGE, 'utf8'), results));
+  execFileSync('node_modules/.bin/oxfmt', [PAGE]);
 }
 
 function say(line: string): void {

@@ -10,6 +10,8 @@ export interface Line {
   readonly at: string;
   readonly seconds: number;
   readonly rate: number;
+  /** Large transactions: a kill in the middle of one repeats more of it. */
+  readonly bursts: number;
   readonly relays: number;
   readonly faults: readonly FaultKind[];
   readonly committed: number;
@@ -34,6 +36,7 @@ export function toLine(schedule: Schedule, result: RoundResult, seconds: number)
     at: new Date().toISOString(),
     seconds: Number(seconds.toFixed(1)),
     rate: schedule.load.rate,
+    bursts: schedule.load.bursts.length,
     relays: schedule.relays,
     faults: schedule.faults.map(({ kind }) => kind),
     committed: findings.committed,

@@ -10,6 +10,7 @@ const LINE: Line = {
   at: '',
   seconds: 8,
   rate: 1_000,
+  bursts: 0,
   relays: 1,
   faults: ['relay-kill'],
   committed: 4_000,
@@ -40,7 +41,7 @@ test('a round counts for every kind of fault that was made in it, once', () => {
       duplicates: 6,
       recoveredMs: 1_500,
     },
-    { ...LINE, seed: 3, faults: ['slot-dropped'], notMade: ['slot-dropped: there was no slot'] },
+    { ...LINE, seed: 3, faults: ['slot-dropped'], bursts: 1, notMade: ['slot-dropped: there was no slot'] },
     {
       ...LINE,
       seed: 4,
@@ -54,9 +55,9 @@ test('a round counts for every kind of fault that was made in it, once', () => {
   assert.equal(row(text, 'relay-kill'), '| `relay-kill` | 2 | 0 | 0 | 0 | 0 | 2 / 6 | 0.5 / 1.5 |');
   assert.equal(row(text, 'slot-dropped'), '| `slot-dropped` | 1 | 0 | 0 | 0 | 0 | 6 / 6 | 1.5 / 1.5 |');
   assert.equal(row(text, 'postgres-crash'), '| `postgres-crash` | 1 | 3 | 0 | 0 | 0 | 2 / 2 | 0.5 / 0.5 |');
-  assert.equal(row(text, 'topic-late'), '| `topic-late` | 0 | 0 | 0 | 0 | 0 | 0 / 0 | 0.0 / 0.0 |');
-  assert.match(text, /^4 rounds, 3 on Kafka and 1 on RabbitMQ: 16,000 events, 5 faults\.$/m);
-  assert.match(text, /^Rounds with a complaint: 1 \(rabbitmq 4\)\.$/m);
+  assert.equal(row(text, 'topic-late'), '| `topic-late` | 0 | – | – | – | – | – | – |');
+  assert.match(text, /^- 4 rounds, 3 on Kafka and 1 on RabbitMQ: 16,000 events, 5 faults\.$/m);
+  assert.match(text, /^- Rounds with a complaint: 1 \(rabbitmq 4\)\.$/m);
   // Three kills in two rounds, two and six duplicates.
   assert.match(text, /2\.7 duplicates on average \(3 kills\)\.$/m);
 });
