@@ -143,8 +143,9 @@ export async function withRelay(
   }
 }
 
+/** The client as well: `KAFKA_CLIENT=platformatic npm test -- test/relay` proves the whole relay with the other one. */
 function inherited(): Record<string, string> {
-  const names = ['PATH', 'HOME', 'TMPDIR', 'NODE_COMPILE_CACHE'];
+  const names = ['PATH', 'HOME', 'TMPDIR', 'NODE_COMPILE_CACHE', 'KAFKA_CLIENT'];
   return Object.fromEntries(
     names.flatMap((name) => (process.env[name] === undefined ? [] : [[name, process.env[name]]])),
   );
