@@ -9,7 +9,10 @@ import { freshTopic, withAdmin } from '../support/topic.ts';
 import { until } from '../support/until.ts';
 import { CLIENTS, kafkaConfig, type KafkaClient } from './kafka-config.ts';
 
-/** Three brokers; a topic is created by whoever asks for it, so that this can be shown as well. */
+/**
+ * Three brokers; a topic is created by whoever asks for it, so that this can be shown as well. The clients go through each
+ * outage side by side: brokers take long to come back.
+ */
 let kafka: KafkaServer;
 
 before(async () => {
@@ -20,20 +23,61 @@ after(async () => await kafka.remove());
 
 const direct = (): { brokers: string[] } => ({ brokers: kafka.plaintextBrokers });
 
-async function withDriver(
-  changes: { readonly client?: KafkaClient; readonly requestTimeoutMs: number },
-  run: (driver: Driver) => Promise<void>,
-): Promise<void> {
-  const config = kafkaConfig(kafka.brokers, changes);
-  const driver = new Driver((events) => createKafkaPublisher(config, events));
-  try {
-    await driver.publisher.connect(AbortSignal.timeout(20_000));
-    await run(driver);
-    assert.deepEqual(driver.breaches, []);
-  } finally {
-    driver.stop();
-    await driver.publisher.close(2000);
+/** One client and its topic. */
+class Flow {
+  readonly client: KafkaClient;
+  readonly topic: string;
+  readonly driver: Driver;
+  readonly all: Message[] = [];
+
+  constructor(client: KafkaClient, topic: string, requestTimeoutMs: number) {
+    this.client = client;
+    this.topic = topic;
+    const config = kafkaConfig(kafka.brokers, { client, requestTimeoutMs });
+    this.driver = new Driver((events) => createKafkaPublisher(config, events));
   }
+
+  /** @returns those that are sent now. */
+  send(count: number): Message[] {
+    const portion = series(this.topic, this.all.length, this.all.length + count);
+    this.all.push(...portion);
+    this.driver.send(portion);
+    return portion;
+  }
+
+  async durable(what: string): Promise<void> {
+    await until(() => durable(this.driver, this.all).length === this.all.length, {
+      timeoutMs: 60_000,
+      what: `${this.client}: ${what}`,
+    });
+  }
+}
+
+type Topic = Partial<Parameters<typeof freshTopic>[0]>;
+
+/** Each client has its own topic. */
+async function withFlows(
+  given: { readonly requestTimeoutMs: number; readonly topic?: Topic },
+  run: (flows: readonly Flow[]) => Promise<void>,
+): Promise<void> {
+  const flows = await Promise.all(
+    CLIENTS.map(async (client) => {
+      const { topic } = await freshTopic({ client: direct(), partitions: 6, ...given.topic });
+      return new Flow(client, topic, given.requestTimeoutMs);
+    }),
+  );
+  try {
+    await each(flows, async ({ driver }) => await driver.publisher.connect(AbortSignal.timeout(20_000)));
+    await run(flows);
+    for (const { client, driver } of flows) assert.deepEqual(driver.breaches, [], client);
+  } finally {
+    for (const { driver } of flows) driver.stop();
+    await each(flows, async ({ driver }) => await driver.publisher.close(2000));
+  }
+}
+
+async function each<T>(flows: readonly Flow[], run: (flow: Flow) => Promise<T>): Promise<T[]> {
+  return await Promise.all(flows.map(run));
 }
 
 function series(destination: string, from: number, to: number): Message[] {
@@ -74,107 +118,86 @@ async function leaders(topic: string): Promise<number[]> {
   });
 }
 
-for (const client of CLIENTS) {
-  test(
-    `${client}: P1 P3 leaders move while messages flow: nothing is lost, first deliveries in order`,
-    { timeout: 120_000 },
-    async () => {
-      const { topic } = await freshTopic({ client: direct(), partitions: 6, replicas: 3 });
-      await withDriver({ client, requestTimeoutMs: 4000 }, async (driver) => {
-        driver.publisher.lead?.(topic);
-        const all: Message[] = [];
-        const send = (count: number): void => {
-          const portion = series(topic, all.length, all.length + count);
-          all.push(...portion);
-          driver.send(portion);
-        };
-        send(2000);
-        for (const index of [0, 1, 2]) {
-          await until(() => driver.final.size > all.length - 1500, {
-            timeoutMs: 30_000,
-            intervalMs: 0,
-            what: 'a flow',
-          });
-          send(2000);
-          await kafka.stopBroker(index, index === 1 ? 'SIGTERM' : 'SIGKILL');
-          send(2000);
-          await until(() => durable(driver, all).length === all.length, {
-            timeoutMs: 60_000,
-            what: 'all durable, one broker less',
-          });
-          await kafka.startBroker(index);
-          send(1000);
-        }
-        await until(() => durable(driver, all).length === all.length, {
-          timeoutMs: 60_000,
-          what: 'all durable',
-        });
-        await assertAllInOrder(topic, all.length);
-      });
-    },
-  );
+const ONE_REPLICA: Topic = { replicas: 1, config: { 'min.insync.replicas': '1' } };
 
-  test(
-    `${client}: P10 a broker that hangs holds up its own partitions only`,
-    { timeout: 120_000 },
-    async () => {
-      const { topic } = await freshTopic({
-        client: direct(),
-        partitions: 6,
-        replicas: 1,
-        config: { 'min.insync.replicas': '1' },
+test(
+  'P1 P3 leaders move while messages flow: nothing is lost, first deliveries in order',
+  { timeout: 120_000 },
+  async () => {
+    await withFlows({ requestTimeoutMs: 4000, topic: { replicas: 3 } }, async (flows) => {
+      for (const flow of flows) {
+        flow.driver.publisher.lead?.(flow.topic);
+        flow.send(2000);
+      }
+      for (const [index, signal] of [
+        [0, 'SIGKILL'],
+        [1, 'SIGTERM'],
+      ] as const) {
+        await each(flows, async ({ client, driver, all }) => {
+          const flowing = (): boolean => driver.final.size > all.length - 1500;
+          await until(flowing, { timeoutMs: 30_000, intervalMs: 0, what: `${client}: a flow` });
+        });
+        for (const flow of flows) flow.send(2000);
+        await kafka.stopBroker(index, signal);
+        for (const flow of flows) flow.send(2000);
+        await each(flows, async (flow) => await flow.durable('all durable, one broker less'));
+        await kafka.startBroker(index);
+        for (const flow of flows) flow.send(1000);
+      }
+      await each(flows, async (flow) => {
+        await flow.durable('all durable');
+        await assertAllInOrder(flow.topic, flow.all.length);
       });
-      const hung = (await leaders(topic))[0] as number;
-      const pid = kafka.pids()[hung] as number;
-      await withDriver({ client, requestTimeoutMs: 20_000 }, async (driver) => {
-        const first = series(topic, 0, 300);
-        driver.send(first);
-        await until(() => driver.allFinal(first), { what: 'the first durable' });
-        process.kill(pid, 'SIGSTOP');
-        try {
-          const started = performance.now();
-          for (let n = 300; n < 900; n += 100) driver.send(series(topic, n, n + 100));
-          const flowed = await untilSettled(driver, series(topic, 300, 900), 300);
-          assert.ok(flowed > 200, `${flowed} of 600 flowed`);
-          assert.ok(performance.now() - started < 10_000);
-        } finally {
-          process.kill(pid, 'SIGCONT');
-        }
-        await until(() => driver.final.size === 900, { timeoutMs: 60_000, what: 'the others as well' });
-        await assertAllInOrder(topic, 900);
+    });
+  },
+);
+
+test('P10 a broker that hangs holds up its own partitions only', { timeout: 120_000 }, async () => {
+  await withFlows({ requestTimeoutMs: 20_000, topic: ONE_REPLICA }, async (flows) => {
+    for (const flow of flows) flow.send(300);
+    await each(flows, async (flow) => await flow.durable('the first durable'));
+    const [{ topic }] = flows as [Flow];
+    const pid = kafka.pids()[(await leaders(topic))[0] as number] as number;
+    process.kill(pid, 'SIGSTOP');
+    try {
+      const started = performance.now();
+      await each(flows, async (flow) => {
+        const later: Message[] = [];
+        for (let portion = 0; portion < 6; portion++) later.push(...flow.send(100));
+        const flowed = await untilSettled(flow.driver, later);
+        assert.ok(flowed > 200, `${flow.client}: ${flowed} of 600 flowed`);
       });
-    },
-  );
-}
+      assert.ok(performance.now() - started < 10_000);
+    } finally {
+      process.kill(pid, 'SIGCONT');
+    }
+    await each(flows, async (flow) => {
+      await until(() => flow.driver.final.size === 900, { timeoutMs: 60_000, what: 'the others as well' });
+      await assertAllInOrder(flow.topic, 900);
+    });
+  });
+});
 
 test('P10 partitions without a broker wait, their neighbours flow', { timeout: 120_000 }, async () => {
-  const { topic } = await freshTopic({
-    client: direct(),
-    partitions: 6,
-    replicas: 1,
-    config: { 'min.insync.replicas': '1' },
-  });
-  const stopped = (await leaders(topic))[0] as number;
-  await withDriver({ requestTimeoutMs: 3000 }, async (driver) => {
-    const first = series(topic, 0, 300);
-    driver.send(first);
-    await until(() => driver.allFinal(first), { what: 'the first durable' });
+  await withFlows({ requestTimeoutMs: 3000, topic: ONE_REPLICA }, async (flows) => {
+    for (const flow of flows) flow.send(300);
+    await each(flows, async (flow) => await flow.durable('the first durable'));
+    const stopped = (await leaders((flows as [Flow])[0].topic))[0] as number;
     await kafka.stopBroker(stopped, 'SIGKILL');
-    const second = series(topic, 300, 900);
-    driver.send(second);
-    const elsewhere = await untilSettled(driver, second);
-    assert.ok(elsewhere > 200 && elsewhere < 600, `${elsewhere} of 600 flowed`);
-    await kafka.startBroker(stopped);
-    await until(() => durable(driver, second).length === 600, {
-      timeoutMs: 60_000,
-      what: 'the others as well',
+    await each(flows, async (flow) => {
+      const elsewhere = await untilSettled(flow.driver, flow.send(600));
+      assert.ok(elsewhere > 200 && elsewhere < 600, `${flow.client}: ${elsewhere} of 600 flowed`);
     });
-    await assertAllInOrder(topic, 900);
+    await kafka.startBroker(stopped);
+    await each(flows, async (flow) => {
+      await flow.durable('the others as well');
+      await assertAllInOrder(flow.topic, 900);
+    });
   });
 });
 
 /** Waits until no more messages become durable. @returns how many are. */
-async function untilSettled(driver: Driver, messages: readonly Message[], already = 0): Promise<number> {
+async function untilSettled(driver: Driver, messages: readonly Message[]): Promise<number> {
   const ids = new Set(messages.map(({ id }) => id));
   const count = (): number => [...driver.final.keys()].filter(({ id }) => ids.has(id)).length;
   let last = -1;
@@ -187,28 +210,27 @@ async function untilSettled(driver: Driver, messages: readonly Message[], alread
       }
       return last > 0 && performance.now() - since > 1500 ? last : false;
     },
-    { timeoutMs: 30_000, what: `a pause after ${already}` },
+    { timeoutMs: 30_000, what: 'a pause' },
   );
 }
 
 test('a topic that the cluster creates on demand comes into use by itself', { timeout: 60_000 }, async () => {
-  await withDriver({ requestTimeoutMs: 5000 }, async (driver) => {
-    const topic = `made-on-demand-${process.pid}`;
-    // Refused as missing, perhaps, while the cluster makes it; the relay would send it again for its time of grace.
-    let asked = 0;
-    await until(
-      async () => {
+  await withFlows({ requestTimeoutMs: 5000 }, async (flows) => {
+    await each(flows, async ({ client, driver }) => {
+      const topic = `made-on-demand-${client}-${process.pid}`;
+      // Refused as missing, perhaps, while the cluster makes it; the relay would send it again for its time of grace.
+      let asked = 0;
+      const isMade = async (): Promise<boolean> => {
         const [probe] = series(topic, asked++, asked) as [Message];
         driver.send([probe]);
-        return await until(() => driver.final.get(probe), { what: 'an outcome' }).then(
-          ({ kind }) => kind === 'durable',
-        );
-      },
-      { timeoutMs: 20_000, intervalMs: 50, what: 'the topic made' },
-    );
-    const messages = series(topic, 1000, 1050);
-    driver.send(messages);
-    await until(() => driver.allFinal(messages), { what: 'an outcome for all' });
-    assert.equal(durable(driver, messages).length, 50);
+        const outcome = await until(() => driver.final.get(probe), { what: 'an outcome' });
+        return outcome.kind === 'durable';
+      };
+      await until(isMade, { timeoutMs: 20_000, intervalMs: 50, what: 'the topic made' });
+      const messages = series(topic, 1000, 1050);
+      driver.send(messages);
+      await until(() => driver.allFinal(messages), { what: 'an outcome for all' });
+      assert.equal(durable(driver, messages).length, 50);
+    });
   });
 });
