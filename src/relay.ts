@@ -95,6 +95,8 @@ export class Relay {
       onRenewed: () => this.stage?.pipeline.wake(),
       onLost: () => {
         this.observer.tell('another-leads', 'lease-lost');
+        // Also when its session ended before this was known: whoever leads now takes care of what it left open.
+        this.unknown = 0;
         this.endSession();
       },
     });

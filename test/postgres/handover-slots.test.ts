@@ -187,4 +187,16 @@ describe('slots, publications and progress rows that change behind the relay', (
     assert.deepEqual(await relay.stop(), { unknown: 0, clean: true });
     assert.deepEqual(numbers(relay), [1]);
   });
+
+  test('P4 P8 who is told late that another leads leaves to it what was open: a stop knows of nothing', async () => {
+    const relay = await started();
+    await scene.sql('update outbox_relay_progress set lease_token = lease_token + 1');
+    await scene.insert(1);
+    await relay.logged(/progress-lost/);
+    await scene.sql(
+      `update outbox_relay_lease set token = token + 1, holder = 'another machine', renewed_at = clock_timestamp()`,
+    );
+    await relay.logged(/lease-lost/);
+    assert.deepEqual(await relay.stop(), { unknown: 0, clean: true });
+  });
 });
