@@ -30,8 +30,8 @@ export interface RoundResult {
 const READY_TIMEOUT_MS = 30_000;
 /** Everything is well again; longer than the longest deadline of the relay and a back-off at its cap. */
 const DRAIN_TIMEOUT_MS = 75_000;
-/** Half as much again as the most that was seen; the bytes that a round's settings let it hold are in that. */
-const MAX_RSS_BYTES = 256 * 1024 ** 2;
+/** A third more than a relay took whose window of 10,000 events was full while the broker was away. */
+const MAX_RSS_BYTES = 320 * 1024 ** 2;
 const SEGMENT_BYTES = 16 * 1024 ** 2;
 
 export interface RoundOptions {
