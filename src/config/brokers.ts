@@ -110,6 +110,11 @@ function kafkaSasl(settings: Settings): KafkaConfig['sasl'] {
   const username = values.KAFKA_SASL_USERNAME;
   need('KAFKA_SASL_USERNAME', username !== undefined, '');
   need('KAFKA_SASL_PASSWORD', isGiven(settings, 'KAFKA_SASL_PASSWORD'), ' (or KAFKA_SASL_PASSWORD_FILE)');
+  // The library escapes the first comma only: brokers would call the password wrong.
+  if (values.KAFKA_CLIENT === 'platformatic' && mechanism !== 'plain' && /,.*,/.test(username ?? '')) {
+    const message = `with KAFKA_CLIENT=platformatic, ${mechanism} can't log in a user with several commas; use kafkajs`;
+    problems.push({ variable: 'KAFKA_SASL_USERNAME', message });
+  }
   return { mechanism, username: username ?? '', password: password ?? NO_SECRET };
 }
 

@@ -122,6 +122,11 @@ test('P10 naive: a connection lost in a login looks like a wrong password', () =
   assert.ok(told instanceof AuthenticationError);
 });
 
+test('P10 naive: of several commas in the name of a SCRAM user only the first is escaped', () => {
+  const [once, twice] = ['a,b', 'a,b,c'].map((name) => saslScramSha.sanitizeString(name));
+  assert.deepEqual([once, twice], ['a=2Cb', 'a=2Cb,c']);
+});
+
 test('P10 naive: its validator of tokens refuses a token, then accepts it', () => {
   const answers: unknown[] = [];
   const challenge = Buffer.from('{"status":"invalid_token"}');

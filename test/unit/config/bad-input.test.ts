@@ -20,6 +20,12 @@ const NOWHERE = join(folder, 'nowhere');
 
 const GOOD = { DATABASE_URL: 'postgresql://relay:hush@db/shop', BROKER: 'stdout' };
 const KAFKA = { BROKER: 'kafka', KAFKA_BROKERS: 'k1:9092' };
+const SCRAM_COMMAS = {
+  ...KAFKA,
+  KAFKA_SASL_MECHANISM: 'scram-sha-512',
+  KAFKA_SASL_USERNAME: 'a,b,c',
+  KAFKA_SASL_PASSWORD: 'p',
+};
 const RABBIT = { BROKER: 'rabbitmq', RABBITMQ_URL: 'amqp://u:hush@r1' };
 
 const SIZE = 'such as 900000, 64MiB or 4GiB';
@@ -152,6 +158,10 @@ const TABLE_OF_BAD_INPUT: readonly (readonly [Record<string, string>, ...string[
     { ...KAFKA, KAFKA_SASL_MECHANISM: 'PLAIN' },
     'KAFKA_SASL_USERNAME: required with KAFKA_SASL_MECHANISM=plain',
     'KAFKA_SASL_PASSWORD: required with KAFKA_SASL_MECHANISM=plain (or KAFKA_SASL_PASSWORD_FILE)',
+  ],
+  [
+    { ...SCRAM_COMMAS, KAFKA_CLIENT: 'platformatic' },
+    "KAFKA_SASL_USERNAME: with KAFKA_CLIENT=platformatic, scram-sha-512 can't log in a user with several commas; use kafkajs",
   ],
   [
     { ...KAFKA, KAFKA_SASL_USERNAME: 'u' },

@@ -243,6 +243,14 @@ describe('brokers', () => {
     assert.equal(ssl?.rejectUnauthorized, true);
     assert.ok(sasl?.mechanism === 'scram-sha-512');
     assert.deepEqual([sasl.username, sasl.password()], ['u', 'p']);
+    for (const [client, username] of [
+      ['kafkajs', 'a,b,c'],
+      ['platformatic', 'a,b'],
+    ] as const) {
+      const named = { KAFKA_SASL_USERNAME: username, KAFKA_SASL_PASSWORD: 'p', KAFKA_CLIENT: client };
+      const login = kafka({ KAFKA_SASL_MECHANISM: 'scram-sha-512', ...named }).sasl;
+      assert.equal(login?.mechanism === 'scram-sha-512' && login.username, username);
+    }
     assert.equal(kafka({ KAFKA_SSL_ENABLED: 'true' }).ssl?.rejectUnauthorized, true);
     assert.equal(kafka({ KAFKA_SSL_VERIFY: 'false' }).ssl?.rejectUnauthorized, false);
     const bearer = kafka({
