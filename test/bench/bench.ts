@@ -9,7 +9,7 @@ import { latency } from './latency.ts';
 import { comparePeers } from './peers/compare.ts';
 import { pollCost } from './poll-cost.ts';
 import { tenthsOfDrain } from './tenths.ts';
-import { amqplibAlone, kafkajsAlone, pgRecvlogical } from './references.ts';
+import { amqplibAlone, kafkajsAlone, pgRecvlogical, platformaticAlone } from './references.ts';
 
 /**
  * How fast the relay is, beside its references in the same run: `npm run bench [-- --events 300000 --only kafka,…]`.
@@ -62,29 +62,35 @@ async function withTarget<T>(
   }
 }
 
+/** Polling sends little at a time: there the client makes no difference. */
+const KAFKA_CLIENTS = [
+  { client: 'kafkajs', alone: kafkajsAlone, modes: ['streaming/none', 'streaming/delete', 'polling/delete'] },
+  { client: 'platformatic', alone: platformaticAlone, modes: ['streaming/none', 'streaming/delete'] },
+] as const;
+
 async function benchKafka(brokers: string[]): Promise<void> {
-  const alone = await withTarget(kafkaBenchTarget(brokers), (target) =>
-    kafkajsAlone(brokers, target, { events, keys, batch: 6_000 }),
-  );
-  print('kafkajs alone, from memory', {
-    'events/s': alone.eventsPerSecond,
-    'µs CPU': alone.cpuMicrosPerEvent,
-  });
-  for (const [source, cleanup] of [
-    ['streaming', 'none'],
-    ['streaming', 'delete'],
-    ['polling', 'delete'],
-  ] as const) {
-    const result = await withTarget(kafkaBenchTarget(brokers), (target) =>
-      drain(postgres.url, target, { events, keys, env: { SOURCE: source, CLEANUP: cleanup } }),
+  for (const { client, alone: measure, modes } of KAFKA_CLIENTS) {
+    const alone = await withTarget(kafkaBenchTarget(brokers), (target) =>
+      measure(brokers, target, { events, keys, batch: 6_000 }),
     );
-    print(`${source} to Kafka, CLEANUP=${cleanup}`, {
-      'events/s': result.eventsPerSecond,
-      'µs CPU': result.cpuMicrosPerEvent,
-      'MB peak': result.peakRssMb,
-      'ms to first': result.firstDeliveryMs,
-      '× kafkajs alone': result.eventsPerSecond / alone.eventsPerSecond,
+    print(`${client} alone, from memory`, {
+      'events/s': alone.eventsPerSecond,
+      'µs CPU': alone.cpuMicrosPerEvent,
     });
+    for (const mode of modes) {
+      const [source = '', cleanup = ''] = mode.split('/');
+      const env = { SOURCE: source, CLEANUP: cleanup, KAFKA_CLIENT: client };
+      const result = await withTarget(kafkaBenchTarget(brokers), (target) =>
+        drain(postgres.url, target, { events, keys, env }),
+      );
+      print(`${source} by ${client}, CLEANUP=${cleanup}`, {
+        'events/s': result.eventsPerSecond,
+        'µs CPU': result.cpuMicrosPerEvent,
+        'MB peak': result.peakRssMb,
+        'ms to first': result.firstDeliveryMs,
+        '× alone': result.eventsPerSecond / alone.eventsPerSecond,
+      });
+    }
   }
 }
 

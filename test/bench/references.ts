@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
+import { Producer } from '@platformatic/kafka';
 import { connect } from 'amqplib';
 import { Kafka, logLevel, Partitioners } from 'kafkajs';
 import { fillBacklog, query } from './backlog.ts';
@@ -33,40 +34,81 @@ export async function pgRecvlogical(
   return options.events / seconds;
 }
 
-/** `kafkajs` alone from memory: sendBatch of as many messages as the relay sends at once, acks=all. */
-export async function kafkajsAlone(
-  brokers: string[],
-  target: BenchTarget,
-  options: { events: number; keys: number; batch: number },
-): Promise<{ eventsPerSecond: number; cpuMicrosPerEvent: number }> {
+interface Alone {
+  readonly eventsPerSecond: number;
+  readonly cpuMicrosPerEvent: number;
+}
+
+interface Load {
+  readonly events: number;
+  readonly keys: number;
+  /** Messages of a call: as many as the relay sends at once. */
+  readonly batch: number;
+}
+
+const HEADERS = {
+  id: '3b241101-e2bb-4255-8caf-4136c566a962',
+  eventType: 'Filled',
+  contentType: 'application/json',
+};
+
+/** Calls `send` with a portion after the other, as long as there are events; those are made before the time runs. */
+async function inPortions<T>(
+  { events, keys, batch }: Load,
+  message: (key: string, value: Buffer) => T,
+  send: (messages: T[]) => Promise<unknown>,
+): Promise<Alone> {
+  const messages = Array.from({ length: events }, (_, i) =>
+    message(`key-${((i + 1) * 7919) % keys}`, payload(i + 1)),
+  );
+  const cpu = process.cpuUsage();
+  const startMs = performance.now();
+  for (let from = 0; from < events; from += batch) await send(messages.slice(from, from + batch));
+  const seconds = (performance.now() - startMs) / 1000;
+  const used = process.cpuUsage(cpu);
+  return { eventsPerSecond: events / seconds, cpuMicrosPerEvent: (used.user + used.system) / events };
+}
+
+/** `kafkajs` alone from memory: sendBatch, acks=all. */
+export async function kafkajsAlone(brokers: string[], target: BenchTarget, load: Load): Promise<Alone> {
   const producer = new Kafka({ brokers, logLevel: logLevel.NOTHING }).producer({
     createPartitioner: Partitioners.DefaultPartitioner,
   });
   await producer.connect();
-  const messages = Array.from({ length: options.events }, (_, i) => ({
-    key: `key-${((i + 1) * 7919) % options.keys}`,
-    value: payload(i + 1),
-    headers: {
-      id: '3b241101-e2bb-4255-8caf-4136c566a962',
-      eventType: 'Filled',
-      contentType: 'application/json',
-    },
-  }));
-  const cpu = process.cpuUsage();
-  const startMs = performance.now();
-  for (let from = 0; from < messages.length; from += options.batch) {
-    const topicMessages = [
-      { topic: target.destination, messages: messages.slice(from, from + options.batch) },
-    ];
-    await producer.sendBatch({ acks: -1, topicMessages });
+  try {
+    return await inPortions(
+      load,
+      (key, value) => ({ key, value, headers: HEADERS }),
+      async (messages) => {
+        const topicMessages = [{ topic: target.destination, messages }];
+        await producer.sendBatch({ acks: -1, topicMessages });
+      },
+    );
+  } finally {
+    await producer.disconnect();
   }
-  const seconds = (performance.now() - startMs) / 1000;
-  const used = process.cpuUsage(cpu);
-  await producer.disconnect();
-  return {
-    eventsPerSecond: options.events / seconds,
-    cpuMicrosPerEvent: (used.user + used.system) / options.events,
-  };
+}
+
+function asBuffer(text?: string): Buffer {
+  return Buffer.from(text ?? '');
+}
+
+/** `@platformatic/kafka` alone from memory: send, acks=all. */
+export async function platformaticAlone(brokers: string[], target: BenchTarget, load: Load): Promise<Alone> {
+  const producer = new Producer<string, Buffer, string, string>({
+    clientId: 'bench',
+    bootstrapBrokers: brokers,
+    serializers: { key: asBuffer, value: (value) => value, headerKey: asBuffer, headerValue: asBuffer },
+  });
+  try {
+    return await inPortions(
+      load,
+      (key, value) => ({ topic: target.destination, key, value, headers: HEADERS }),
+      async (messages) => await producer.send({ acks: -1, messages }),
+    );
+  } finally {
+    await producer.close();
+  }
 }
 
 /** `amqplib` alone with confirms and a sliding window. */
