@@ -18,7 +18,7 @@ export const BROKER_OPTIONS = {
   },
   KAFKA_CLIENT: {
     group: 'kafka',
-    doc: 'Library below the connections to Kafka: kafkajs or platformatic. What is promised is the same.',
+    doc: 'Library below the connections to Kafka: kafkajs or platformatic (maintained, but needs more memory). What is promised is the same.',
     default: 'kafkajs',
     format: format.oneOf(['kafkajs', 'platformatic']),
   },
