@@ -75,7 +75,7 @@ describe('slots, publications and progress rows that change behind the relay', (
       { what: 'the slot to be dropped', intervalMs: 1 },
     );
     await scene.insert(5, 6);
-    await relay.logged(/slot-missing/, 20_000, from);
+    await relay.logged(/slot-missing/, 60_000, from);
     await scene.untilEmpty();
     assert.deepEqual(numbers(relay), upTo(10));
   });

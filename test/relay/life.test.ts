@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
 import { describe, test } from 'node:test';
 import { freePort } from '../../src/demo/services/ports.ts';
 import { Scene } from '../support/crash-run.ts';
@@ -153,7 +155,11 @@ describe('P4 SIGTERM', () => {
   });
 
   test('while it waits for a database that refuses, or that does not answer: exit 0 at once', async () => {
-    const silent = await Proxy.start(`127.0.0.1:${await freePort()}`);
+    // The proxy resets what it closes.
+    const database = createServer((socket) => socket.on('error', () => undefined)).listen(0, '127.0.0.1');
+    await once(database, 'listening');
+    const { port: silentPort } = database.address() as AddressInfo;
+    const silent = await Proxy.start(`127.0.0.1:${silentPort}`);
     silent.blackHole();
     try {
       for (const port of [await freePort(), silent.port]) {
@@ -172,6 +178,7 @@ describe('P4 SIGTERM', () => {
       }
     } finally {
       await silent.close();
+      database.close();
     }
   });
 

@@ -203,11 +203,14 @@ export class RunningRelay {
     this.ended.catch(() => undefined);
   }
 
-  /** The first line of the log that matches and was written after line `from`. */
-  async logged(pattern: RegExp, timeoutMs = 20_000, from = 0): Promise<string> {
+  /**
+   * The first line of the log that matches and was written after line `from`. A slot is made only after every transaction
+   * of the server has ended, also those of the tests beside this one.
+   */
+  async logged(pattern: RegExp, timeoutMs = 60_000, from = 0): Promise<string> {
     return await until(() => this.logLines.slice(from).find((line) => pattern.test(line)), {
       timeoutMs,
-      what: `a line of the log like ${pattern}, among ${this.logLines.join('')}`,
+      what: () => `a line of the log like ${pattern}, among ${this.logLines.join('')}`,
     });
   }
 

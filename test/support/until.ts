@@ -12,11 +12,11 @@ const MAX_INTERVAL_MS = 100;
 
 /**
  * Polls `check` until it gives a value that is not false, null or undefined, and returns it. The error after
- * `timeoutMs` says `what` was waited for, the last value, and the last error that `check` threw.
+ * `timeoutMs` says `what` was waited for (a function is asked at that moment), the last value, and the last error that `check` threw.
  */
 export async function until<T>(
   check: () => T | Promise<T>,
-  options: { timeoutMs?: number; intervalMs?: number; what: string },
+  options: { timeoutMs?: number; intervalMs?: number; what: string | (() => string) },
 ): Promise<Exclude<T, false | null | undefined>> {
   const { timeoutMs = DEFAULT_TIMEOUT_MS, intervalMs, what } = options;
   const startMs = performance.now();
@@ -26,7 +26,7 @@ export async function until<T>(
       return last.value as Exclude<T, false | null | undefined>;
     }
     const waitedMs = performance.now() - startMs;
-    if (waitedMs > timeoutMs) throw timeoutError(what, timeoutMs, last);
+    if (waitedMs > timeoutMs) throw timeoutError(typeof what === 'string' ? what : what(), timeoutMs, last);
     await sleep(intervalMs ?? Math.min(MAX_INTERVAL_MS, Math.max(MIN_INTERVAL_MS, waitedMs / 10)));
   }
 }
