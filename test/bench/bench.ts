@@ -6,6 +6,7 @@ import { startRabbitmq } from '../../src/demo/services/rabbitmq.ts';
 import { kafkaBenchTarget, rabbitmqBenchTarget, type BenchTarget } from './broker.ts';
 import { drain } from './drain.ts';
 import { latency } from './latency.ts';
+import { median } from './median.ts';
 import { comparePeers } from './peers/compare.ts';
 import { pollCost } from './poll-cost.ts';
 import { tenthsOfDrain } from './tenths.ts';
@@ -38,7 +39,7 @@ const print = (name: string, figures: Record<string, number | undefined>): void 
   const shown = Object.entries(figures)
     .filter(([, value]) => value !== undefined)
     .map(
-      ([unit, value]) => `${(value as number).toLocaleString('en', { maximumFractionDigits: 1 })} ${unit}`,
+      ([unit, value]) => `${(value as number).toLocaleString('en', { maximumFractionDigits: 2 })} ${unit}`,
     );
   console.log(`${name.padEnd(44)} ${shown.join('  ')}`);
 };
@@ -108,26 +109,42 @@ async function benchLatency(brokers: string[]): Promise<void> {
   }
 }
 
+/** Before anything counts: the server's first messages are its fastest. */
+const WARM_UP_EVENTS = 100_000;
+
+/** In turns, because a server slows down with what it has written: a ratio is the median of the rounds'. */
 async function benchRabbitmq(url: string): Promise<void> {
-  for (const type of ['classic', 'quorum'] as const) {
-    const alone = await withTarget(rabbitmqBenchTarget(url, type), (target) =>
-      amqplibAlone(url, target, { events, keys, window: 1000 }),
+  const alone = async (type: 'classic' | 'quorum', count: number) =>
+    await withTarget(rabbitmqBenchTarget(url, type), (target) =>
+      amqplibAlone(url, target, { events: count, keys, window: 1000 }),
     );
-    print(`amqplib alone, confirms, ${type} queue`, {
-      'events/s': alone.eventsPerSecond,
-      'µs CPU': alone.cpuMicrosPerEvent,
-    });
-    for (const cleanup of ['none', 'delete']) {
-      const result = await withTarget(rabbitmqBenchTarget(url, type), (target) =>
-        drain(postgres.url, target, { events, keys, env: { CLEANUP: cleanup } }),
-      );
-      print(`relay to RabbitMQ, ${type} queue, CLEANUP=${cleanup}`, {
-        'events/s': result.eventsPerSecond,
-        'µs CPU': result.cpuMicrosPerEvent,
-        'MB peak': result.peakRssMb,
-        '× amqplib alone': result.eventsPerSecond / alone.eventsPerSecond,
+  for (const type of ['classic', 'quorum'] as const) {
+    await alone(type, WARM_UP_EVENTS);
+    const ratios = { none: [] as number[], delete: [] as number[] };
+    for (let round = 0; round < Number(values.rounds); round++) {
+      const reference = await alone(type, events);
+      print(`amqplib alone, confirms, ${type} queue`, {
+        'events/s': reference.eventsPerSecond,
+        'µs CPU': reference.cpuMicrosPerEvent,
       });
+      for (const cleanup of ['none', 'delete'] as const) {
+        const result = await withTarget(rabbitmqBenchTarget(url, type), (target) =>
+          drain(postgres.url, target, { events, keys, env: { CLEANUP: cleanup } }),
+        );
+        const ratio = result.eventsPerSecond / reference.eventsPerSecond;
+        ratios[cleanup].push(ratio);
+        print(`relay to RabbitMQ, ${type} queue, CLEANUP=${cleanup}`, {
+          'events/s': result.eventsPerSecond,
+          'µs CPU': result.cpuMicrosPerEvent,
+          'MB peak': result.peakRssMb,
+          '× amqplib alone': ratio,
+        });
+      }
     }
+    print(`median, ${type} queue`, {
+      '× amqplib alone, none': median(ratios.none),
+      delete: median(ratios.delete),
+    });
   }
 }
 

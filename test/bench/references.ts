@@ -111,6 +111,14 @@ export async function platformaticAlone(brokers: string[], target: BenchTarget, 
   }
 }
 
+/** What the relay sends of each event. */
+const AMQP_PROPERTIES = {
+  persistent: true,
+  mandatory: true,
+  contentType: HEADERS.contentType,
+  type: HEADERS.eventType,
+};
+
 /** `amqplib` alone with confirms and a sliding window. */
 export async function amqplibAlone(
   url: string,
@@ -136,7 +144,11 @@ export async function amqplibAlone(
       });
     }
     outstanding++;
-    const properties = { persistent: true, mandatory: true, messageId: String(i), type: 'Filled' };
+    const properties = {
+      ...AMQP_PROPERTIES,
+      messageId: HEADERS.id,
+      timestamp: Math.floor(Date.now() / 1000),
+    };
     channel.publish(
       target.destination,
       `key-${((i + 1) * 7919) % options.keys}`,

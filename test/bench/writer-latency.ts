@@ -1,25 +1,28 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Client } from 'pg';
 import { startPostgres } from '../../src/demo/services/postgres.ts';
 import { until } from '../support/until.ts';
 import { fillBacklog, query, type Backlog } from './backlog.ts';
-import { startBuiltRelay } from './built-relay.ts';
+import { startBuiltRelay, type BuiltRelay } from './built-relay.ts';
 import { usageOf } from './measured-process.ts';
 
 /**
  * What the relay costs a writer: time of an insert transaction with and without it, in turns, because the machine's
  * noise is larger than the difference: `npm run bench:writers [-- --rounds 5 --seconds 10 --rate 1000 --only delete,…]`.
  * With stdout as broker, so that nothing but PostgreSQL, the relay and the writers runs. `--seconds 90` is the long
- * form: the reader then holds its transaction for 60 s.
+ * form: the reader then holds its transaction for 60 s. `recvlogical` is the reference: PostgreSQL's own receiver on the
+ * same slot in place of the relay, which is what streaming costs at the least.
+ * `--pin`: the relay on one core, everything else on another, as when it runs on another machine than the database.
  */
 const { values } = parseArgs({
   options: {
     rounds: { type: 'string', default: '5' },
     seconds: { type: 'string', default: '10' },
     rate: { type: 'string', default: '1000' },
-    only: { type: 'string', default: 'delete,delete-polling,mark,partitions' },
+    only: { type: 'string', default: 'recvlogical,delete,delete-polling,mark,partitions' },
+    pin: { type: 'boolean', default: false },
   },
 });
 const rounds = Number(values.rounds);
@@ -31,15 +34,19 @@ const CONNECTIONS = 4;
 const WARM_UP_MS = 4_000;
 /** Share of a phase in which a reader holds a transaction that has read the whole table. */
 const READER_SHARE = 2 / 3;
+const DATABASE_CORE = 0;
+const RELAY_CORE = 1;
 const OLD_PARTITIONS = 3;
 const ROWS_IN_OLD = 5_000;
 
 interface Scenario {
   readonly env: Readonly<Record<string, string>>;
   readonly partitioned: boolean;
+  readonly receiver?: true;
 }
 
 const SCENARIOS: Readonly<Record<string, Scenario>> = {
+  recvlogical: { env: {}, partitioned: false, receiver: true },
   delete: { env: { CLEANUP: 'delete' }, partitioned: false },
   'delete-polling': { env: { CLEANUP: 'delete', SOURCE: 'polling' }, partitioned: false },
   mark: { env: { CLEANUP: 'mark', MARK_RETENTION: '5s' }, partitioned: false },
@@ -118,6 +125,24 @@ interface Phase {
   readonly dropped: number;
 }
 
+function startReader(backlog: Backlog, { env, receiver }: Scenario): BuiltRelay {
+  if (!receiver) return startBuiltRelay(backlog, { BROKER: 'stdout', ROUTE_TOPIC: 'bench', ...env });
+  const slot = ['-d', backlog.url, '-S', backlog.name, '--start', '-f', '/dev/null'];
+  const plugin = ['-o', 'proto_version=1', '-o', 'publication_names=outbox_relay'];
+  const child = spawn('pg_recvlogical', [...slot, ...plugin], { stdio: ['ignore', 'ignore', 'inherit'] });
+  return {
+    pid: child.pid as number,
+    kill: (signal) => void child.kill(signal),
+    exit: new Promise((resolve) => child.once('exit', () => resolve())),
+  };
+}
+
+function pin(pid: number, core: number): void {
+  execFileSync('taskset', ['--all-tasks', '--pid', '--cpu-list', String(core), String(pid)], {
+    stdio: 'ignore',
+  });
+}
+
 async function phase(
   backlog: Backlog,
   scenario: Scenario,
@@ -126,9 +151,8 @@ async function phase(
 ): Promise<Phase> {
   const { url } = backlog;
   const ms = seconds * 1000;
-  const relay = withRelay
-    ? startBuiltRelay(backlog, { BROKER: 'stdout', ROUTE_TOPIC: 'bench', ...scenario.env })
-    : undefined;
+  const relay = withRelay ? startReader(backlog, scenario) : undefined;
+  if (relay && values.pin) pin(relay.pid, RELAY_CORE);
   try {
     await writeFor(url, WARM_UP_MS);
     if (scenario.partitioned && withRelay) await addOldPartitions(url, round);
@@ -191,6 +215,8 @@ async function measure(serverUrl: string, name: string, scenario: Scenario): Pro
 }
 
 execFileSync('npm', ['run', '--silent', 'build'], { stdio: 'inherit' });
+// What it starts inherits it.
+if (values.pin) pin(process.pid, DATABASE_CORE);
 const postgres = await startPostgres({ settings: { max_wal_size: '8GB', shared_buffers: '512MB' } });
 try {
   console.log(
