@@ -2,10 +2,10 @@ import type { Client } from 'pg';
 import type { Config } from '../../config/config.ts';
 import { qualified, quoteIdentifier } from '../../postgres/identifier.ts';
 
-/** Rows looked at in one statement, and so the most that it deletes. */
-const PAGE_ROWS = 1_000;
+/** Rows looked at in one statement, and so the most that it deletes: about a millisecond, which a writer may have to wait. */
+const PAGE_ROWS = 100;
 /** Undelivered rows, one page of them after the other, may hide old ones behind them; beyond it is only more backlog. */
-const MAX_BARREN_PAGES = 20;
+const MAX_BARREN_PAGES = 200;
 /** From the beginning again: what was delivered late lies below the place that earlier walks have reached. */
 const RESTART_MS = 3_600_000;
 
