@@ -12,6 +12,7 @@ import { runLeaders } from './fault-leaders.ts';
 import { mainRandom, RANDOM_USAGE } from './fault-random.ts';
 import { complaint, counts, nothingWrong, seeded, type Outcome } from './fault-result.ts';
 import { runIdle, runWalLimit } from './fault-slot.ts';
+import { runSoak } from './fault-soak.ts';
 import { runFirstStart, runHandoverKills, runSwitches } from './fault-switches.ts';
 
 /** One of these names a form of its own; without any, the faults are random. */
@@ -24,6 +25,7 @@ const FORMS = [
   'idle',
   'switches',
   'first-start',
+  'soak',
   'help',
 ];
 
@@ -46,6 +48,9 @@ ${RANDOM_USAGE}  npm run fault -- --broker kafka|rabbitmq --signal SIGKILL|SIGTE
       so many rows wait, and writers go on, when a relay starts for the first time
   npm run fault -- --handover-kills 5 [--broker kafka|rabbitmq] [--seed 1]
       SIGKILL so many times at every point of the hand-over, of a start without a slot and of a stream that loses it
+  npm run fault -- --soak 40 [--broker kafka|rabbitmq] [--rate 1000] [--seed 1]
+      two relays live through so many minutes with a fault each; at the end of each minute everything is delivered, and
+      what relays, database and broker hold does not grow from the second third to the last; from 27 minutes on
 
 Without --broker both. Each run appends a line to --results (default results/fault.jsonl);
 a run that has its line there is not repeated (--again repeats it). Exit code 1 when a promise was broken.
@@ -71,11 +76,12 @@ function options() {
       seed: { type: 'string', default: '1' },
       outage: { type: 'string' },
       'wal-limit': { type: 'string' },
-      rate: { type: 'string', default: '2000' },
+      rate: { type: 'string' },
       idle: { type: 'boolean', default: false },
       switches: { type: 'string' },
       'first-start': { type: 'string' },
       'handover-kills': { type: 'string' },
+      soak: { type: 'string' },
       leaders: { type: 'string' },
       seconds: { type: 'string', default: '60' },
       times: { type: 'string', default: '3' },
@@ -120,6 +126,14 @@ function planned(given: Options): Run[] {
   const rounds = whole('rounds', given.rounds);
   const seed = whole('seed', given.seed);
   const brokers = oneOf('broker', given.broker, ['kafka', 'rabbitmq']);
+  if (given.soak !== undefined) {
+    const minutes = whole('soak', given.soak);
+    const rate = whole('rate', given.rate ?? '1000');
+    return brokers.map((broker) => ({
+      name: `soak ${broker} ${minutes} minutes ${rate}/s seed ${seed}`,
+      run: async () => await runSoak({ broker, minutes, rate, seed }),
+    }));
+  }
   if (given.leaders !== undefined) {
     return oneOf('leaders', given.leaders, LEADER_FAULTS).flatMap((fault) =>
       brokers.map((broker) => ({
@@ -143,7 +157,7 @@ function plannedOfSlot(given: Options): Run[] {
       name: `idle outbox ${seconds} s PostgreSQL ${version}`,
       run: async () => await runIdle(version, seconds),
     }));
-  const rate = whole('rate', given.rate);
+  const rate = whole('rate', given.rate ?? '2000');
   const limitMib = whole('wal-limit', given['wal-limit'] ?? '');
   return (['in-use', 'in-the-making'] as const).map((slot) => ({
     name: `wal-limit ${limitMib} MiB ${seconds} s ${rate}/s slot ${slot}`,
