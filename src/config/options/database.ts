@@ -5,7 +5,7 @@ import type { Option } from './option.ts';
 export const DATABASE_OPTIONS = {
   DATABASE_URL: {
     group: 'database',
-    doc: "Connection of the relay, postgresql://user:password@host:port/database?sslmode=…; what it leaves open is taken from the PG* variables. PgBouncer can't carry replication: connect directly.",
+    doc: 'Connection of the relay, postgresql://user:password@host:port/database?sslmode=…; what it leaves open is taken from the PG* variables. Through a pooler the table is polled: name PostgreSQL itself to stream.',
     default: null,
     format: format.text,
     secret: 'url',
@@ -108,12 +108,12 @@ export const DATABASE_OPTIONS = {
   WAL_RETENTION_LIMIT_BYTES: {
     group: 'source',
     doc: 'When the slot keeps more of the log than this, auto gives it up and polls until the backlog is gone; streaming only warns.',
-    default: '4294967296',
+    default: '4GiB',
     format: format.bytes(1024 * 1024),
   },
   SLOT_NAME: {
     group: 'source',
-    doc: 'Replication slot, created when missing. One of its own for every relay of a server.',
+    doc: 'Replication slot, made when missing. Replicas share it; every other outbox of the same server needs a name of its own.',
     default: 'outbox_relay',
     format: format.slotName,
   },
@@ -131,7 +131,7 @@ export const DATABASE_OPTIONS = {
   },
   PUBLICATION_NAME: {
     group: 'source',
-    doc: "Publication of the outbox table's inserts, created by migrate.",
+    doc: "Publication of the outbox table's inserts, made by migrate, or by run where it is missing and the role may.",
     default: 'outbox_relay',
     format: format.identifier,
   },
