@@ -6,7 +6,6 @@ import { until } from '../support/until.ts';
 /** Debezium's habit: the row is in the log, and never in the table. */
 describe('an application that deletes its rows at once', () => {
   let scene: CaptureScene;
-  const relays: RunningRelay[] = [];
   let written = 0;
 
   beforeEach(async () => {
@@ -14,17 +13,7 @@ describe('an application that deletes its rows at once', () => {
     scene = await CaptureScene.open();
   });
 
-  afterEach(async () => {
-    for (const relay of relays.splice(0)) await relay.stop();
-    await scene.close();
-  });
-
-  async function started(env?: Record<string, string>): Promise<RunningRelay> {
-    const relay = scene.relay(relays[0]?.publisher, env);
-    relays.push(relay);
-    await relay.logged(/mode: streaming/);
-    return relay;
-  }
+  afterEach(async () => await scene.close());
 
   async function emit(): Promise<void> {
     written++;
@@ -37,26 +26,11 @@ describe('an application that deletes its rows at once', () => {
     await until(() => relay.publisher.received.length === written, { what: `event ${written}` });
   }
 
-  /** As somebody does who looks for what keeps the log; the relay may take it again in between. */
-  async function dropSlot(): Promise<void> {
-    await until(
-      async () => {
-        await scene.sql(
-          'select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1',
-          [scene.config.slotName],
-        );
-        await scene.sql('select pg_drop_replication_slot($1)', [scene.config.slotName]);
-        return true;
-      },
-      { what: 'the slot to be dropped', intervalMs: 1 },
-    );
-  }
-
   test(
     'P1 P5 it is noticed and recorded; each event is delivered once all the same',
     { timeout: 90_000 },
     async () => {
-      const relay = await started();
+      const relay = await scene.streaming();
       await until(
         async () => {
           await emit();
@@ -78,12 +52,12 @@ describe('an application that deletes its rows at once', () => {
     'P1 a lost slot is told as possible loss with its range, never polled over, until somebody acknowledges it',
     { timeout: 90_000 },
     async () => {
-      const relay = await started({ DELETED_AT_ONCE: 'yes' });
+      const relay = await scene.streaming(undefined, { DELETED_AT_ONCE: 'yes' });
       await emit();
       await arrived(relay);
       const durable = await scene.progress('durable_lsn');
       const from = relay.logLines.length;
-      await dropSlot();
+      await scene.dropSlot();
       const line = await relay.logged(/halted: this needs a person/);
       assert.match(line, /possible-loss/);
       const [, low, high] = /between ([\dA-F/]+) and ([\dA-F/]+) may be lost/.exec(line) ?? [];
@@ -102,14 +76,17 @@ describe('an application that deletes its rows at once', () => {
       await scene.sql(`update outbox_relay_progress set handover = 'polling' where slot_name = $1`, [
         scene.config.slotName,
       ]);
-      const next = await started({ DELETED_AT_ONCE: 'yes' });
+      const next = await scene.streaming(relay.publisher, { DELETED_AT_ONCE: 'yes' });
       await emit();
       await arrived(next);
     },
   );
 
   test('P1 the guard only warns, and the slot stays', { timeout: 60_000 }, async () => {
-    const relay = await started({ DELETED_AT_ONCE: 'yes', WAL_RETENTION_LIMIT_BYTES: '1048576' });
+    const relay = await scene.streaming(undefined, {
+      DELETED_AT_ONCE: 'yes',
+      WAL_RETENTION_LIMIT_BYTES: '1048576',
+    });
     relay.publisher.hold();
     await emit();
     await scene.sql('create table noise (x text)');

@@ -6,9 +6,6 @@ import { DURABLE } from '../../src/pipeline/publish/publisher.ts';
 import { formatLsn, parseLsn } from '../../src/postgres/lsn.ts';
 import { until } from '../support/until.ts';
 
-const numbers = (relay: RunningRelay): number[] =>
-  relay.publisher.payloads.map((payload) => (JSON.parse(payload ?? '') as { n: number }).n);
-
 async function orphans(relay: RunningRelay): Promise<string | undefined> {
   const text = await relay.relay.observer.metrics.text();
   return /^outbox_relay_orphans_total (\d+)$/m.exec(text)?.[1];
@@ -20,64 +17,35 @@ function upTo(count: number): number[] {
 
 describe('slots, publications and progress rows that change behind the relay', () => {
   let scene: CaptureScene;
-  const relays: RunningRelay[] = [];
 
-  beforeEach(async () => {
-    scene = await CaptureScene.open();
-  });
-
-  afterEach(async () => {
-    for (const relay of relays.splice(0)) await relay.stop();
-    await scene.close();
-  });
-
-  async function started(publisher?: MemoryPublisher, env?: Record<string, string>): Promise<RunningRelay> {
-    const relay = scene.relay(publisher, env);
-    relays.push(relay);
-    await relay.logged(/mode: streaming/);
-    return relay;
-  }
+  beforeEach(async () => void (scene = await CaptureScene.open()));
+  afterEach(async () => await scene.close());
 
   async function endWalSender(): Promise<void> {
-    await scene.sql(
-      'select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1',
-      [scene.config.slotName],
-    );
+    await scene.endWalSender();
     await until(async () => (await scene.slot())?.activePid === undefined, { what: 'the slot to be free' });
   }
 
   test('P1 the walsender is terminated: the stream goes on, each event once', async () => {
-    const relay = await started();
+    const relay = await scene.streaming();
     await scene.insert(5);
     await scene.untilEmpty();
     await endWalSender();
     await scene.insert(5, 6);
     await scene.untilEmpty();
-    assert.deepEqual(numbers(relay), upTo(10));
+    assert.deepEqual(relay.numbers, upTo(10));
   });
 
   test('P5 the slot is dropped while streaming: a new hand-over, nothing lost', async () => {
-    const relay = await started();
+    const relay = await scene.streaming();
     await scene.insert(5);
     await scene.untilEmpty();
     const from = relay.logLines.length;
-    // The relay may be faster in opening it again.
-    const drop = 'select pg_drop_replication_slot($1)';
-    await until(
-      async () => {
-        await scene.sql(
-          'select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1',
-          [scene.config.slotName],
-        );
-        await scene.sql(drop, [scene.config.slotName]);
-        return true;
-      },
-      { what: 'the slot to be dropped', intervalMs: 1 },
-    );
+    await scene.dropSlot();
     await scene.insert(5, 6);
     await relay.logged(/slot-missing/, 60_000, from);
     await scene.untilEmpty();
-    assert.deepEqual(numbers(relay), upTo(10));
+    assert.deepEqual(relay.numbers, upTo(10));
   });
 
   test('P5 the slot is made again by hand under its name: noticed, handed over', async () => {
@@ -87,29 +55,29 @@ describe('slots, publications and progress rows that change behind the relay', (
     await scene.insert(3, 4);
     await scene.makeSlot();
     await scene.insert(3, 7);
-    const relay = await started();
+    const relay = await scene.streaming();
     await scene.untilEmpty();
     await relay.logged(/slot-recreated/);
-    assert.deepEqual(numbers(relay), upTo(9));
+    assert.deepEqual(relay.numbers, upTo(9));
     assert.equal(await scene.progress('handover'), 'complete');
   });
 
   test('P5 the progress row is deleted while streaming: handed over, nothing lost', async () => {
-    const relay = await started();
+    const relay = await scene.streaming();
     await scene.insert(3);
     await scene.untilEmpty();
     await scene.sql('delete from outbox_relay_progress');
     await scene.insert(3, 4);
     await relay.logged(/progress-lost/);
     await scene.untilEmpty();
-    assert.deepEqual([...new Set(numbers(relay))], upTo(6));
+    assert.deepEqual([...new Set(relay.numbers)], upTo(6));
     await until(async () => (await scene.progress('handover')) === 'complete', {
       what: 'the hand-over to end',
     });
   });
 
   test('P1 the publication is dropped while streaming: what the stream never brought is found and counted', async () => {
-    const relay = await started();
+    const relay = await scene.streaming();
     const { publicationName } = scene.config;
     await scene.sql(`drop publication ${publicationName}`);
     await scene.insert(5);
@@ -119,7 +87,7 @@ describe('slots, publications and progress rows that change behind the relay', (
     await scene.insert(5, 6);
     await scene.untilEmpty(40_000);
     assert.deepEqual(
-      numbers(relay).toSorted((a, b) => a - b),
+      relay.numbers.toSorted((a, b) => a - b),
       upTo(10),
     );
     assert.equal(await orphans(relay), '5');
@@ -130,27 +98,27 @@ describe('slots, publications and progress rows that change behind the relay', (
       `insert into outbox (aggregatetype, aggregateid, type, payload, xid)
        values ('order', 'k', 't', '{"n": 1}', '3'), ('order', 'k', 't', '{"n": 2}', '99999999999')`,
     );
-    const relay = await started();
+    const relay = await scene.streaming();
     await scene.insert(1, 3);
     await scene.untilEmpty();
-    assert.deepEqual(numbers(relay), [1, 2, 3]);
+    assert.deepEqual(relay.numbers, [1, 2, 3]);
   });
 
   test('P1 a restored dump while streaming: each row once', async () => {
-    const relay = await started();
+    const relay = await scene.streaming();
     await scene.sql(
       `insert into outbox (aggregatetype, aggregateid, type, payload, xid)
        values ('order', 'k', 't', '{"n": 1}', '3'), ('order', 'k', 't', '{"n": 2}', '99999999999')`,
     );
     await scene.insert(1, 3);
     await scene.untilEmpty();
-    assert.deepEqual(numbers(relay), [1, 2, 3]);
+    assert.deepEqual(relay.numbers, [1, 2, 3]);
   });
 
   test('P4 a position that an idle stream heard of is no reason to hand over again', async () => {
     // Status messages three times as often.
     await scene.sql(`alter database ${scene.database.name} set wal_sender_timeout = '3s'`);
-    const relay = await started();
+    const relay = await scene.streaming();
     await scene.sql('create table noise (x text)');
     await scene.sql(`insert into noise select repeat('x', 1000) from generate_series(1, 3000)`);
     const end = parseLsn((await scene.value('select pg_current_wal_flush_lsn()')) ?? '');
@@ -167,11 +135,11 @@ describe('slots, publications and progress rows that change behind the relay', (
     });
     assert.ok(parseLsn((await scene.progress('durable_lsn')) ?? '') >= end, 'noted before it is confirmed');
     await relay.stop();
-    const next = await started(relay.publisher);
+    const next = await scene.streaming(relay.publisher);
     await scene.insert(1);
     await scene.untilEmpty();
     assert.ok(!next.logLines.some((line) => line.includes('making a replication slot')));
-    assert.deepEqual(numbers(next), [1]);
+    assert.deepEqual(next.numbers, [1]);
   });
 
   test('P4 what polling sent without an answer is delivered before the stream begins: a stop knows of nothing open', async () => {
@@ -179,17 +147,16 @@ describe('slots, publications and progress rows that change behind the relay', (
     publisher.answer = () => ({ kind: 'unknown', code: 'test', reason: 'no answer' });
     await scene.insert(1);
     const relay = scene.relay(publisher);
-    relays.push(relay);
     await relay.logged(/"reason":"hand-over"/);
     publisher.answer = () => DURABLE;
     await relay.logged(/mode: streaming/);
     await scene.untilEmpty();
     assert.deepEqual(await relay.stop(), { unknown: 0, clean: true });
-    assert.deepEqual(numbers(relay), [1]);
+    assert.deepEqual(relay.numbers, [1]);
   });
 
   test('P4 P8 who is told late that another leads leaves to it what was open: a stop knows of nothing', async () => {
-    const relay = await started();
+    const relay = await scene.streaming();
     await scene.sql('update outbox_relay_progress set lease_token = lease_token + 1');
     await scene.insert(1);
     await relay.logged(/progress-lost/);

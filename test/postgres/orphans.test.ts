@@ -22,7 +22,7 @@ async function assertOrphans(here: CaptureScene, running: RunningRelay): Promise
   await here.untilEmpty(40_000);
   await here.insert(1, 11);
   await here.untilEmpty(40_000);
-  const numbers = running.publisher.payloads.map((text) => (JSON.parse(text ?? '') as { n: number }).n);
+  const { numbers } = running;
   const streamed = Array.from({ length: 11 }, (_, index) => index + 1);
   assert.deepEqual(
     numbers.toSorted((a, b) => a - b),
@@ -38,24 +38,21 @@ async function assertOrphans(here: CaptureScene, running: RunningRelay): Promise
   assert.match(metrics, new RegExp(`^outbox_relay_orphans_total ${DUMPED.length}$`, 'm'));
 }
 
+async function streaming(here: CaptureScene): Promise<RunningRelay> {
+  const relay = await here.streaming();
+  await here.insert(5);
+  await here.untilEmpty();
+  return relay;
+}
+
 /** Rows that are in the table and that no stream ever brings. */
 describe('orphans', () => {
   let scene: CaptureScene | undefined;
-  let relay: RunningRelay | undefined;
 
   afterEach(async () => {
-    await relay?.stop();
     await scene?.close();
-    scene = relay = undefined;
+    scene = undefined;
   });
-
-  async function streaming(here: CaptureScene): Promise<RunningRelay> {
-    relay = here.relay();
-    await relay.logged(/mode: streaming/);
-    await here.insert(5);
-    await here.untilEmpty();
-    return relay;
-  }
 
   test('P1 P4 a partition is attached that holds rows of another server: each delivered once, counted', async () => {
     const here = (scene = await CaptureScene.open({ prepare: PARTITIONED }));

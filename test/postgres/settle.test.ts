@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { afterEach, describe, test } from 'node:test';
-import { CaptureScene, type RunningRelay } from '../support/capture.ts';
+import { CaptureScene } from '../support/capture.ts';
 import { MemoryPublisher } from '../support/memory-publisher.ts';
 import { until } from '../support/until.ts';
 
@@ -25,12 +25,10 @@ function refusing(pattern: RegExp): MemoryPublisher {
 
 describe('dead letters and clean-up', () => {
   let scene: CaptureScene | undefined;
-  let relay: RunningRelay | undefined;
 
   afterEach(async () => {
-    await relay?.stop();
     await scene?.close();
-    scene = relay = undefined;
+    scene = undefined;
   });
 
   for (const payload of ['jsonb', 'json', 'text', 'bytea'] as const) {
@@ -49,7 +47,7 @@ describe('dead letters and clean-up', () => {
           );
         await here.sql('create table kept as select * from outbox');
         await here.client.query('commit');
-        relay = here.relay(refusing(/refused/));
+        const relay = here.relay(refusing(/refused/));
         await here.untilEmpty();
         await until(async () => (await here.count('outbox_relay_dead_letters')) === 2, {
           what: 'two dead letters',
@@ -90,7 +88,7 @@ describe('dead letters and clean-up', () => {
       [LIMIT + 1],
     );
     await here.insert(3, 4);
-    relay = here.relay();
+    const relay = here.relay();
     await here.untilEmpty();
     assert.equal(relay.publisher.received.length, 6);
     assert.equal(await here.count('outbox_relay_dead_letters'), 1);
@@ -99,15 +97,13 @@ describe('dead letters and clean-up', () => {
   test('CLEANUP=mark keeps rows with their time, and a restart delivers none of them again', async () => {
     const here = (scene = await CaptureScene.open({ env: { CLEANUP: 'mark' } }));
     await here.insert(3);
-    relay = here.relay();
-    await relay.logged(/mode: streaming/);
+    const relay = await here.streaming();
     await here.insert(3, 4);
     await until(async () => (await here.count('outbox where delivered_at is not null')) === 6, {
       what: 'six marked rows',
     });
     await relay.stop();
-    const next = (relay = here.relay());
-    await next.logged(/mode: streaming/);
+    const next = await here.streaming();
     await here.insert(1, 7);
     await until(() => next.publisher.received.length > 0, { what: 'the seventh' });
     assert.deepEqual(next.publisher.payloads, ['{"n": 7}']);
@@ -116,13 +112,11 @@ describe('dead letters and clean-up', () => {
   test('CLEANUP=none leaves the table alone, and a restart delivers none of it again', async () => {
     const here = (scene = await CaptureScene.open({ env: { CLEANUP: 'none' } }));
     await here.insert(3);
-    relay = here.relay();
-    await relay.logged(/mode: streaming/);
+    const relay = await here.streaming();
     await here.insert(3, 4);
-    await until(() => relay?.publisher.received.length === 6, { what: 'six events' });
+    await until(() => relay.publisher.received.length === 6, { what: 'six events' });
     await relay.stop();
-    const next = (relay = here.relay());
-    await next.logged(/mode: streaming/);
+    const next = await here.streaming();
     await here.insert(1, 7);
     await until(() => next.publisher.received.length > 0, { what: 'the seventh' });
     assert.deepEqual(next.publisher.payloads, ['{"n": 7}']);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { RelayError } from '../../src/errors/errors.ts';
 import type { PublisherEvents } from '../../src/pipeline/publish/publisher.ts';
-import { CaptureScene, type RunningRelay } from '../support/capture.ts';
+import { CaptureScene } from '../support/capture.ts';
 import { MemoryPublisher } from '../support/memory-publisher.ts';
 import { until } from '../support/until.ts';
 
@@ -24,30 +24,15 @@ class ExpiringPublisher extends MemoryPublisher {
 
 describe('the slot never endangers the database', () => {
   let scene: CaptureScene;
-  const relays: RunningRelay[] = [];
-
-  beforeEach(async () => {
-    scene = await CaptureScene.open();
-  });
-
-  afterEach(async () => {
-    for (const relay of relays.splice(0)) await relay.stop();
-    await scene.close();
-  });
-
-  async function streaming(publisher: MemoryPublisher, env: Record<string, string>): Promise<RunningRelay> {
-    const relay = scene.relay(publisher, env);
-    relays.push(relay);
-    await relay.logged(/mode: streaming/);
-    return relay;
-  }
+  beforeEach(async () => void (scene = await CaptureScene.open()));
+  afterEach(async () => await scene.close());
 
   const limited = { WAL_RETENTION_LIMIT_BYTES: String(LIMIT_BYTES) };
   const noise = `create table noise as select repeat(md5(n::text), 30) as text from generate_series(1, 20000) n`;
 
   test('P1 P5 P6 halted by its broker, nobody reads the slot: it is dropped at the limit, and nothing is lost', async () => {
     const publisher = new ExpiringPublisher();
-    const relay = await streaming(publisher, limited);
+    const relay = await scene.streaming(publisher, limited);
     await scene.insert(3);
     await scene.untilEmpty();
     publisher.expire();
@@ -59,7 +44,7 @@ describe('the slot never endangers the database', () => {
     const [told] = relay.logLines.slice(since + 1);
     assert.match(told ?? '', /keeps \d+ bytes of the log/, 'by the guard, not by the next session');
     await relay.stop();
-    const next = await streaming(new MemoryPublisher(), limited);
+    const next = await scene.streaming(undefined, limited);
     await scene.untilEmpty();
     assert.equal(next.publisher.received.length, 3);
   });
@@ -67,13 +52,13 @@ describe('the slot never endangers the database', () => {
   test('P6 a slot that this outbox had under another name is offered for removal with its statement, and stays', async () => {
     const { name } = scene.database;
     const former = `${name}_former`;
-    const first = await streaming(new MemoryPublisher(), { SLOT_NAME: former });
+    const first = await scene.streaming(undefined, { SLOT_NAME: former });
     await first.stop();
     const active = 'select active::text from pg_replication_slots where slot_name = $1';
     await until(async () => (await scene.value(active, [former])) === 'false', { what: 'its reader to end' });
     // Somebody else's, whatever its name looks like: no relay of this outbox knows it.
     await scene.makeSlot(`${name}_other`);
-    const relay = await streaming(new MemoryPublisher(), {});
+    const relay = await scene.streaming();
     const line = await relay.logged(/under another SLOT_NAME/);
     assert.match(line, new RegExp(`"statement":"select pg_drop_replication_slot\\('${former}'\\);"`));
     assert.ok(!line.includes(`${name}_other`), line);
@@ -89,7 +74,7 @@ describe('the slot never endangers the database', () => {
   test('P5 SLOT_FAILOVER set later: the slot that is there is altered and used on', async () => {
     await scene.handOver();
     assert.equal((await scene.slot())?.failover, false);
-    const relay = await streaming(new MemoryPublisher(), { SLOT_FAILOVER: 'true' });
+    const relay = await scene.streaming(undefined, { SLOT_FAILOVER: 'true' });
     assert.equal((await scene.slot())?.failover, true);
     await relay.logged(/synchronized_standby_slots is empty/);
     assert.ok(!relay.logLines.some((line) => line.includes('making a replication slot')));

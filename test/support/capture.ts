@@ -33,6 +33,7 @@ export class CaptureScene {
   readonly env: Readonly<Record<string, string>>;
   readonly config: Config;
   readonly client: Client;
+  private readonly relays: RunningRelay[] = [];
 
   private constructor(database: FreshDatabase, env: Readonly<Record<string, string>>, client: Client) {
     this.database = database;
@@ -71,9 +72,14 @@ export class CaptureScene {
     }
   }
 
+  /** Drains the relays of this process that still run, and drops the database. */
   async close(): Promise<void> {
-    await disconnect(this.client);
-    await this.database.drop();
+    try {
+      await Promise.all(this.relays.map(async (relay) => await relay.stop()));
+    } finally {
+      await disconnect(this.client);
+      await this.database.drop();
+    }
   }
 
   /** Rows as text. */
@@ -112,6 +118,24 @@ export class CaptureScene {
     return parseLsn(lsn ?? '');
   }
 
+  async endWalSender(): Promise<void> {
+    await this.sql('select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1', [
+      this.config.slotName,
+    ]);
+  }
+
+  /** While a relay reads it, which may be faster in opening it again. */
+  async dropSlot(): Promise<void> {
+    await until(
+      async () => {
+        await this.endWalSender();
+        await this.sql('select pg_drop_replication_slot($1)', [this.config.slotName]);
+        return true;
+      },
+      { what: 'the slot to be dropped', intervalMs: 1 },
+    );
+  }
+
   async openStream(
     changes: Partial<StreamOptions> & Pick<StreamOptions, 'startLsn'>,
   ): Promise<ReplicationStream> {
@@ -148,7 +172,19 @@ export class CaptureScene {
 
   /** The relay in this process. */
   relay(publisher = new MemoryPublisher(), env: Readonly<Record<string, string>> = {}): RunningRelay {
-    return new RunningRelay(loadConfig({ ...this.env, ...env }), publisher);
+    const relay = new RunningRelay(loadConfig({ ...this.env, ...env }), publisher);
+    this.relays.push(relay);
+    return relay;
+  }
+
+  /** The same, and it streams already. */
+  async streaming(
+    publisher?: MemoryPublisher,
+    env?: Readonly<Record<string, string>>,
+  ): Promise<RunningRelay> {
+    const relay = this.relay(publisher, env);
+    await relay.logged(/mode: streaming/);
+    return relay;
   }
 
   /** The relay as a child process that prints what it delivers. */
@@ -160,8 +196,7 @@ export class CaptureScene {
 
   /** Starts a relay, lets it take the table over, and drains it: afterwards everything comes by the stream. */
   async handOver(): Promise<void> {
-    const relay = this.relay();
-    await relay.logged(/mode: streaming/);
+    const relay = await this.streaming();
     await relay.stop();
   }
 
@@ -201,6 +236,11 @@ export class RunningRelay {
     });
     this.ended = this.relay.run();
     this.ended.catch(() => undefined);
+  }
+
+  /** Which of the events of `CaptureScene.insert` arrived, in the order of their arrival. */
+  get numbers(): number[] {
+    return this.publisher.payloads.map((payload) => (JSON.parse(payload ?? '') as { n: number }).n);
   }
 
   /**
