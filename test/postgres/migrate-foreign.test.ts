@@ -1,31 +1,10 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { classify } from '../../src/errors/policy.ts';
-import { type MigrationOptions, migrate } from '../../src/postgres/migrate.ts';
+import { migrate } from '../../src/postgres/migrate.ts';
 import { type FreshDatabase, freshDatabase, withClient } from '../support/database.ts';
+import { migrationOptions } from '../support/default-outbox.ts';
 
-const OPTIONS: MigrationOptions = {
-  outbox: {
-    schema: 'public',
-    table: 'outbox',
-    columns: {
-      id: 'id',
-      aggregateType: 'aggregatetype',
-      aggregateId: 'aggregateid',
-      type: 'type',
-      payload: 'payload',
-      headers: 'headers',
-      seq: 'seq',
-      xid: 'xid',
-      createdAt: 'created_at',
-      deliveredAt: 'delivered_at',
-    },
-  },
-  publicationName: 'outbox_relay',
-  cleanup: 'delete',
-  adopt: false,
-  dryRun: false,
-};
 const ALL = ['0001_outbox', '0002_relay', '0003_emit', 'publication'];
 
 describe('migrations and what somebody else has made', () => {
@@ -38,7 +17,7 @@ describe('migrations and what somebody else has made', () => {
   }
 
   async function run() {
-    return await withClient(database.url, async (client) => await migrate(client, OPTIONS));
+    return await withClient(database.url, async (client) => await migrate(client, migrationOptions()));
   }
 
   test('a publication that migrate made is completed, another table in it stays', async () => {

@@ -3,30 +3,9 @@ import { afterEach, beforeEach, describe, test } from 'node:test';
 import { classify } from '../../src/errors/policy.ts';
 import { type MigrationOptions, migrate } from '../../src/postgres/migrate.ts';
 import { type FreshDatabase, freshDatabase, withClient } from '../support/database.ts';
+import { migrationOptions } from '../support/default-outbox.ts';
 import { until } from '../support/until.ts';
 
-const OPTIONS: MigrationOptions = {
-  outbox: {
-    schema: 'public',
-    table: 'outbox',
-    columns: {
-      id: 'id',
-      aggregateType: 'aggregatetype',
-      aggregateId: 'aggregateid',
-      type: 'type',
-      payload: 'payload',
-      headers: 'headers',
-      seq: 'seq',
-      xid: 'xid',
-      createdAt: 'created_at',
-      deliveredAt: 'delivered_at',
-    },
-  },
-  publicationName: 'outbox_relay',
-  cleanup: 'delete',
-  adopt: true,
-  dryRun: false,
-};
 const TABLE = `create table outbox (id uuid not null primary key default gen_random_uuid(),
   aggregatetype text not null, aggregateid text not null, type text not null, payload jsonb)`;
 const INSERT = `insert into outbox (aggregatetype, aggregateid, type) values ('a', 'b', 'c')`;
@@ -43,7 +22,7 @@ describe('migrations and writers', () => {
   async function run(changes: Partial<MigrationOptions> = {}) {
     return await withClient(
       database.url,
-      async (client) => await migrate(client, { ...OPTIONS, ...changes }),
+      async (client) => await migrate(client, migrationOptions({ adopt: true, ...changes })),
     );
   }
 

@@ -1,26 +1,13 @@
 import assert from 'node:assert/strict';
 import { after, beforeEach, afterEach, describe, test } from 'node:test';
-import type { OutboxConfig } from '../../src/config/config.ts';
 import { classify } from '../../src/errors/policy.ts';
 import { quoteIdentifier } from '../../src/postgres/identifier.ts';
 import { type MigrationOptions, type MigrationReport, migrate } from '../../src/postgres/migrate.ts';
 import { type FreshDatabase, freshDatabase, withClient } from '../support/database.ts';
+import { DEFAULT_OUTBOX, migrationOptions } from '../support/default-outbox.ts';
 import { uniqueName } from '../support/names.ts';
 import { RelayProcess } from '../support/relay-process.ts';
 import { until } from '../support/until.ts';
-
-const COLUMNS: OutboxConfig['columns'] = {
-  id: 'id',
-  aggregateType: 'aggregatetype',
-  aggregateId: 'aggregateid',
-  type: 'type',
-  payload: 'payload',
-  headers: 'headers',
-  seq: 'seq',
-  xid: 'xid',
-  createdAt: 'created_at',
-  deliveredAt: 'delivered_at',
-};
 
 const ALL = ['0001_outbox', '0002_relay', '0003_emit', 'publication'];
 
@@ -28,14 +15,7 @@ function options(
   changes: Partial<MigrationOptions> & { table?: string; schema?: string } = {},
 ): MigrationOptions {
   const { table = 'outbox', schema = 'public', ...rest } = changes;
-  return {
-    outbox: { schema, table, columns: COLUMNS },
-    publicationName: 'outbox_relay',
-    cleanup: 'delete',
-    adopt: false,
-    dryRun: false,
-    ...rest,
-  };
+  return migrationOptions({ outbox: { ...DEFAULT_OUTBOX, schema, table }, ...rest });
 }
 
 /** A role without any privilege, and the database's URL for it. */

@@ -8,20 +8,8 @@ import {
   isUnaddressable,
   type Unaddressable,
 } from '../../../../src/pipeline/envelope/router.ts';
+import { DEFAULT_OUTBOX } from '../../../support/default-outbox.ts';
 import { eventOf, rowOf, transactionOf } from '../builders.ts';
-
-const columns: Config['outbox']['columns'] = {
-  id: 'id',
-  aggregateType: 'aggregatetype',
-  aggregateId: 'aggregateid',
-  type: 'type',
-  payload: 'payload',
-  headers: 'headers',
-  seq: 'seq',
-  xid: 'xid',
-  createdAt: 'created_at',
-  deliveredAt: 'delivered_at',
-};
 
 const VALUES: Readonly<Record<string, string | null>> = {
   id: 'e1',
@@ -35,7 +23,7 @@ const VALUES: Readonly<Record<string, string | null>> = {
 
 function configOf(broker: BrokerConfig, route: Partial<Config['route']> = {}): Config {
   const whole: Partial<Config> = {
-    outbox: { schema: 'public', table: 'outbox', columns },
+    outbox: DEFAULT_OUTBOX,
     broker,
     route: { topic: 'outbox.event.${aggregatetype}', key: '${aggregateid}', ...route },
     maxEventBytes: 1_000,

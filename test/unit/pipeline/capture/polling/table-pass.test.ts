@@ -4,6 +4,7 @@ import type { Client } from 'pg';
 import type { Config } from '../../../../../src/config/config.ts';
 import { rowBytes, type OutboxEvent } from '../../../../../src/pipeline/capture/event.ts';
 import { TablePass, type TablePassOptions } from '../../../../../src/pipeline/capture/polling/table-pass.ts';
+import { DEFAULT_OUTBOX } from '../../../../support/default-outbox.ts';
 
 const MEGABYTE = 1_048_576;
 const SHAPE = [
@@ -12,19 +13,6 @@ const SHAPE = [
   { name: 'id', oid: '2950', fixed: 'true' },
   { name: 'payload', oid: '25', fixed: 'false' },
 ];
-
-const columns = {
-  id: 'id',
-  aggregateType: 'aggregatetype',
-  aggregateId: 'aggregateid',
-  type: 'type',
-  payload: 'payload',
-  headers: 'headers',
-  seq: 'seq',
-  xid: 'xid',
-  createdAt: 'created_at',
-  deliveredAt: 'delivered_at',
-};
 
 /** Answers the three statements of a pass from a list of payload sizes; remembers what was fetched together. */
 class FakeTable {
@@ -68,7 +56,7 @@ async function pass(
   maxEventBytes = 16 * MEGABYTE,
 ): Promise<OutboxEvent[]> {
   const config = {
-    outbox: { schema: 'public', table: 'outbox', columns },
+    outbox: DEFAULT_OUTBOX,
     cleanup: 'delete',
     maxEventBytes,
   } as unknown as Config;
@@ -145,7 +133,7 @@ describe('TablePass', () => {
   it('ends between fetches when it is aborted', async () => {
     const stop = new AbortController();
     const config = {
-      outbox: { schema: 's', table: 't', columns },
+      outbox: { ...DEFAULT_OUTBOX, schema: 's', table: 't' },
       cleanup: 'mark',
       maxEventBytes: 1e9,
     } as unknown as Config;
