@@ -1,9 +1,9 @@
 import { ConfigError, RelayError, UsageError } from '../errors/errors.ts';
 
 export const EXIT_FAILED = 1;
-export const EXIT_USAGE = 2;
+const EXIT_USAGE = 2;
 /** EX_CONFIG of sysexits.h. */
-export const EXIT_CONFIG = 78;
+const EXIT_CONFIG = 78;
 
 export interface Failure {
   readonly exitCode: number;

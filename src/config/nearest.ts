@@ -13,7 +13,7 @@ export function nearest(word: string, candidates: readonly string[]): string {
 }
 
 /** Insertions, deletions and replacements that turn `a` into `b` (Levenshtein). */
-export function editDistance(a: string, b: string): number {
+function editDistance(a: string, b: string): number {
   let previous = Array.from({ length: b.length + 1 }, (_, index) => index);
   for (let i = 1; i <= a.length; i++) {
     const current = [i];

@@ -36,7 +36,7 @@ export function createLogger(options: LoggerOptions): Logger {
 }
 
 /** What a log line says about an error. Not its stack, and not PostgreSQL's `detail`, which can hold a row's values. */
-export function describeError(error: unknown, depth = 0): Fields | string {
+function describeError(error: unknown, depth = 0): Fields | string {
   if (!(error instanceof Error)) return shorten(String(error));
   const code =
     'code' in error && (typeof error.code === 'string' || typeof error.code === 'number')

@@ -3,7 +3,7 @@ import { Counter, Gauge, Registry } from 'prom-client';
 import { Distribution } from './distribution.ts';
 
 /** Every metric, its labels and its help. The names are a contract: dashboards and alerts depend on them. */
-export const METRICS = {
+const METRICS = {
   lagSeconds: gauge(
     'lag_seconds',
     'Age of the oldest committed event that is neither delivered nor parked, on the clock of the database.',
@@ -52,7 +52,7 @@ export const METRICS = {
 export const MODES = ['streaming', 'polling', 'standby', 'halted'] as const;
 
 /** `missing`: there is no slot. The others are pg_replication_slots.wal_status. */
-export const WAL_STATUSES = ['reserved', 'extended', 'unreserved', 'lost', 'missing'] as const;
+const WAL_STATUSES = ['reserved', 'extended', 'unreserved', 'lost', 'missing'] as const;
 export type WalStatus = (typeof WAL_STATUSES)[number];
 
 /** Fit for 0.5 ms … 60 s: a confirmed batch takes one to ten milliseconds, an outage of the broker minutes. */

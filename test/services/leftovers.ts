@@ -8,7 +8,7 @@ import { until } from '../support/until.ts';
 const script = fileURLToPath(new URL('fixtures/start.ts', import.meta.url));
 
 /** Ids of the processes that work in this folder or know it from their environment. Linux only. */
-export function processesOf(folder: string): number[] {
+function processesOf(folder: string): number[] {
   if (!existsSync('/proc/self')) return [];
   return globSync('/proc/[0-9]*')
     .filter((path) => {

@@ -45,7 +45,7 @@ export async function findService(name: ServiceName, env = process.env): Promise
 }
 
 /** Starts one, without looking for one that is there. */
-export async function startService(name: ServiceName): Promise<Service> {
+async function startService(name: ServiceName): Promise<Service> {
   if (await dockerAnswers()) return { ...(await IN_DOCKER[name]()), origin: 'docker' };
   return { ...(await NATIVE[name]()), origin: 'native' };
 }

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** Where servers that are fetched on demand are kept; not under version control. */
-export const CACHE_FOLDER = fileURLToPath(new URL('../../../.cache/', import.meta.url));
+const CACHE_FOLDER = fileURLToPath(new URL('../../../.cache/', import.meta.url));
 
 export type OnProgress = (line: string) => void;
 

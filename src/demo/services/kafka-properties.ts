@@ -30,7 +30,7 @@ export interface BrokerProperties {
   readonly settings: Readonly<Record<string, string>>;
 }
 
-export const SASL_MECHANISMS = ['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512', 'OAUTHBEARER'] as const;
+const SASL_MECHANISMS = ['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512', 'OAUTHBEARER'] as const;
 
 const LOGIN = 'org.apache.kafka.common.security';
 

@@ -224,7 +224,7 @@ function sameAddress(a: Address, b: Address): boolean {
 }
 
 /** `host:port`, `[::1]:port`; without a port, Kafka's 9092. */
-export function parseAddress(text: string): Address {
+function parseAddress(text: string): Address {
   const match = /^(?:\[([^\]]+)\]|([^:]*))(?::(\d+))?$/.exec(text);
   return { host: match?.[1] ?? match?.[2] ?? text, port: Number(match?.[3] ?? 9092) };
 }
