@@ -2,6 +2,7 @@ import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { codeCommit } from '../test/fault/code-commit.ts';
 import { assertBrokerOutage, assertDatabaseOutage } from '../test/fault/assert-outage.ts';
 import { LEADER_FAULTS } from '../test/fault/leaders.ts';
 import type { OutageResult } from '../test/fault/outage.ts';
@@ -271,7 +272,7 @@ async function main(): Promise<number> {
       const result = await run();
       const seconds = Math.round((performance.now() - startMs) / 1000);
       const at = new Date().toISOString();
-      line = Object.assign({ name, at, seconds }, result);
+      line = Object.assign({ name, commit: codeCommit(), at, seconds }, result);
       appendFileSync(file, `${JSON.stringify(line)}\n`);
     }
     kept &&= line.kept;

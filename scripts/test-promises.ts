@@ -1,6 +1,7 @@
-import { execFileSync, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { appendFileSync, existsSync, globSync, mkdirSync, readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
+import { codeCommit } from '../test/fault/code-commit.ts';
 
 /**
  * `npm run test:promises [-- --times 10]`: the tests in which a whole relay keeps its promises through faults, as often
@@ -28,14 +29,9 @@ function passedAt(commit: string): number {
     .filter((run) => run.commit === commit && run.failed === 0).length;
 }
 
-function git(...args: string[]): string {
-  return execFileSync('git', args, { encoding: 'utf8' }).trim();
-}
-
 const nameOf = (file: string): string => file.slice(file.lastIndexOf('/') + 1, -'.test.ts'.length);
 const files = globSync('test/{relay,fault}/*.test.ts').filter((file) => !PACKAGING.has(nameOf(file)));
-const commit =
-  git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain') === '' ? '' : ' and changes');
+const commit = codeCommit();
 const times = Number(values.times);
 for (let done = passedAt(commit); done < times; done++) {
   const startMs = performance.now();

@@ -10,6 +10,7 @@ import {
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { ServiceFolder } from '../../../src/demo/services/folder.ts';
+import { codeCommit } from '../code-commit.ts';
 import { Arena } from './arena.ts';
 import type { Edit, Plant } from './plant.ts';
 import { runRound } from './round.ts';
@@ -20,6 +21,7 @@ export interface PlantedLine {
   readonly plant: string;
   readonly describes: string;
   readonly broker: Broker;
+  readonly commit: string;
   readonly at: string;
   readonly seconds: number;
   /** So many rounds it took; undefined: it was not found. */
@@ -86,6 +88,7 @@ export async function search(
     plant: plant.name,
     describes: plant.describes,
     broker: plant.broker,
+    commit: codeCommit(),
     at: new Date().toISOString(),
     seconds: Math.round((performance.now() - startMs) / 1000),
     seed,

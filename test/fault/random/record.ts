@@ -1,5 +1,6 @@
 import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { codeCommit } from '../code-commit.ts';
 import type { RoundResult } from './round.ts';
 import type { Broker, FaultKind, Schedule } from './schedule.ts';
 
@@ -7,6 +8,7 @@ import type { Broker, FaultKind, Schedule } from './schedule.ts';
 export interface Line {
   readonly seed: number;
   readonly broker: Broker;
+  readonly commit: string;
   readonly at: string;
   readonly seconds: number;
   readonly rate: number;
@@ -33,6 +35,7 @@ export function toLine(schedule: Schedule, result: RoundResult, seconds: number)
   return {
     seed: schedule.seed,
     broker: schedule.broker,
+    commit: codeCommit(),
     at: new Date().toISOString(),
     seconds: Number(seconds.toFixed(1)),
     rate: schedule.load.rate,

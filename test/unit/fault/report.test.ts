@@ -7,6 +7,7 @@ import { report, withResults } from '../../fault/random/report.ts';
 const LINE: Line = {
   seed: 1,
   broker: 'kafka',
+  commit: 'abc1234',
   at: '',
   seconds: 8,
   rate: 1_000,
@@ -67,6 +68,7 @@ test('a planted bug is shown with its rounds, or as not found', () => {
     plant: 'a-bug',
     describes: 'It forgets.',
     broker: 'rabbitmq',
+    commit: 'abc1234',
     at: '',
     seconds: 20,
     rounds: 2,

@@ -1,0 +1,11 @@
+import { execFileSync } from 'node:child_process';
+
+/** What a result speaks of: the relay, and the tests that judge it. Not documents, nor the results themselves. */
+const CODE = ['src', 'migrations', 'test', 'scripts', 'package-lock.json'];
+
+/** The last commit that changed the code, with a word where the work tree differs from it. */
+export function codeCommit(): string {
+  const git = (...args: string[]): string =>
+    execFileSync('git', [...args, '--', ...CODE], { encoding: 'utf8' }).trim();
+  return git('log', '-1', '--format=%h') + (git('status', '--porcelain') === '' ? '' : ' and changes');
+}
