@@ -63,6 +63,9 @@ const SETTINGS = {
   // Nor a bitmap, which would read all that is left of a backlog again for each page of the table pass.
   enable_seqscan: 'off',
   enable_bitmapscan: 'off',
+  // The clean-up's statement reads along bounds that it is given: planning it anew for each set of them takes the server
+  // two thirds of its time and finds the same plan.
+  plan_cache_mode: 'force_generic_plan',
   // As durable as the local disk: waiting for standbys would only delay the acknowledgement.
   synchronous_commit: 'local',
 };

@@ -12,7 +12,7 @@ import { DeletedAtOnce } from './pipeline/settle/deleted-at-once.ts';
 import { GiantParking } from './pipeline/settle/giants.ts';
 import { OrphanSweep } from './pipeline/settle/orphans.ts';
 import type { Phase, ProgressStore } from './pipeline/settle/progress.ts';
-import type { Carried, Settlement, Write } from './pipeline/settle/settlement.ts';
+import type { Carried, Findings, Settlement, Write } from './pipeline/settle/settlement.ts';
 import { Settler } from './pipeline/settle/settler.ts';
 import { Upkeep } from './pipeline/settle/upkeep.ts';
 import { formatLsn } from './postgres/lsn.ts';
@@ -69,10 +69,10 @@ export class Stage {
     this.settler = new Settler({
       ...options,
       acknowledge: (position) => source.acknowledge(position),
-      onWritten: (write) => {
+      onWritten: (write, findings) => {
         options.onWritten?.(write);
         this.pipeline.release(write.settled);
-        this.lookForDeletedRows(write).catch((error: Error) => this.fail(error));
+        this.lookForDeletedRows(write, findings).catch((error: Error) => this.fail(error));
       },
     });
     this.giants = new GiantParking({
@@ -147,14 +147,13 @@ export class Stage {
   };
 
   /** From the stream alone: what a poll saw may well be gone by now. */
-  private async lookForDeletedRows({ settled }: Write): Promise<void> {
+  private async lookForDeletedRows({ settled }: Write, findings: Findings): Promise<void> {
     const { config, client, store, observer, phase } = this.options;
     if (phase !== 'complete' || config.deletedAtOnce !== undefined || config.cleanup === 'none') return;
     const nowMs = performance.now();
     const newestMs = Math.max(...settled.map(({ event }) => event.transaction.committedAtMs));
     const ageMs = (observer.clock.at(nowMs) ?? Date.now()) - newestMs;
-    const findings = { ...this.settlement.findings, ageMs };
-    if (!this.deletedAtOnce.note(findings, nowMs)) return;
+    if (!this.deletedAtOnce.note({ ...findings, ageMs }, nowMs)) return;
     await store.noteDeletedAtOnce(client);
     this.fail(deletedAtOnce());
   }

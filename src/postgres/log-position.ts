@@ -29,3 +29,21 @@ export async function readEndOfLog(client: Client): Promise<bigint> {
   const { rows } = await client.query<{ lsn: string }>('select pg_current_wal_insert_lsn()::text as lsn');
   return parseLsn((rows[0] as { lsn: string }).lsn);
 }
+
+/** How far the log goes, and how far it is on disk. */
+export interface LogEnds {
+  readonly inserted: bigint;
+  readonly flushed: bigint;
+}
+
+/** Columns for `parseLogEnds`. */
+export const LOG_ENDS = `pg_current_wal_insert_lsn()::text as inserted, pg_current_wal_flush_lsn()::text as flushed`;
+
+export function parseLogEnds({ inserted, flushed }: { inserted: string; flushed: string }): LogEnds {
+  return { inserted: parseLsn(inserted), flushed: parseLsn(flushed) };
+}
+
+export async function readLogEnds(client: Client): Promise<LogEnds> {
+  const { rows } = await client.query<{ inserted: string; flushed: string }>(`select ${LOG_ENDS}`);
+  return parseLogEnds(rows[0] as { inserted: string; flushed: string });
+}

@@ -42,14 +42,16 @@ const ROWS_IN_OLD = 5_000;
 interface Scenario {
   readonly env: Readonly<Record<string, string>>;
   readonly partitioned: boolean;
-  readonly receiver?: true;
+  readonly reader?: 'nothing' | 'pg_recvlogical';
 }
 
 const SCENARIOS: Readonly<Record<string, Scenario>> = {
-  recvlogical: { env: {}, partitioned: false, receiver: true },
+  nothing: { env: {}, partitioned: false, reader: 'nothing' },
+  recvlogical: { env: {}, partitioned: false, reader: 'pg_recvlogical' },
   delete: { env: { CLEANUP: 'delete' }, partitioned: false },
   'delete-polling': { env: { CLEANUP: 'delete', SOURCE: 'polling' }, partitioned: false },
   mark: { env: { CLEANUP: 'mark', MARK_RETENTION: '5s' }, partitioned: false },
+  none: { env: { CLEANUP: 'none' }, partitioned: false },
   partitions: { env: { CLEANUP: 'none', PARTITION_RETENTION: '1s' }, partitioned: true },
 };
 
@@ -125,8 +127,10 @@ interface Phase {
   readonly dropped: number;
 }
 
-function startReader(backlog: Backlog, { env, receiver }: Scenario): BuiltRelay {
-  if (!receiver) return startBuiltRelay(backlog, { BROKER: 'stdout', ROUTE_TOPIC: 'bench', ...env });
+function startReader(backlog: Backlog, { env, reader }: Scenario): BuiltRelay | undefined {
+  if (reader === 'nothing') return undefined;
+  if (reader === undefined)
+    return startBuiltRelay(backlog, { BROKER: 'stdout', ROUTE_TOPIC: 'bench', ...env });
   const slot = ['-d', backlog.url, '-S', backlog.name, '--start', '-f', '/dev/null'];
   const plugin = ['-o', 'proto_version=1', '-o', 'publication_names=outbox_relay'];
   const child = spawn('pg_recvlogical', [...slot, ...plugin], { stdio: ['ignore', 'ignore', 'inherit'] });

@@ -5,7 +5,9 @@ const CODE = ['src', 'migrations', 'test', 'scripts', 'package-lock.json'];
 
 /** The last commit that changed the code, with a word where the work tree differs from it. */
 export function codeCommit(): string {
-  const git = (...args: string[]): string =>
-    execFileSync('git', [...args, '--', ...CODE], { encoding: 'utf8' }).trim();
   return git('log', '-1', '--format=%h') + (git('status', '--porcelain') === '' ? '' : ' and changes');
+}
+
+function git(...args: string[]): string {
+  return execFileSync('git', [...args, '--', ...CODE], { encoding: 'utf8' }).trim();
 }

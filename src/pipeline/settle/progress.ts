@@ -3,6 +3,7 @@ import type { Config } from '../../config/config.ts';
 import { RelayError } from '../../errors/errors.ts';
 import { qualified, quoteIdentifier, quoteLiteral } from '../../postgres/identifier.ts';
 import { formatLsn, parseLsn } from '../../postgres/lsn.ts';
+import { LOG_ENDS, parseLogEnds, type LogEnds } from '../../postgres/log-position.ts';
 import { parseSnapshot } from '../../postgres/snapshot.ts';
 import { deadLetterOf } from './dead-letters.ts';
 import type { LedSlot } from '../capture/streaming/slot.ts';
@@ -28,9 +29,6 @@ export interface Progress {
  * from the table; the position is a `seq`. `complete`: the stream brings everything new; the position is an LSN.
  */
 export type Phase = 'polling' | 'table' | 'complete';
-
-/** `shared`: the write is not on disk when it returns. */
-export type Flush = 'own' | 'shared';
 
 /** What a write notes. Every parameter is named in each, or the server could not tell its type. */
 const POSITIONS: Readonly<Record<Phase, string>> = {
@@ -160,22 +158,29 @@ export class ProgressStore {
 
   /**
    * Removes the settled rows, parks the refused ones and notes the progress: one statement, so one transaction.
-   * Repeating it after an unknown end is harmless.
+   * Repeating it after an unknown end is harmless. `shared`: the write is not on disk when it returns; `logEnds` tell of
+   * the writes before it.
    */
   async write(
     client: Client,
     write: Write,
     phase: Phase,
     slotCreatedLsn: bigint,
-    flush: Flush = 'own',
-  ): Promise<Written> {
+    shared = false,
+  ): Promise<Written & { readonly logEnds: LogEnds }> {
     const parked = write.settled.filter((settled) => settled.parked && !settled.parkedInDatabase);
     const runs = this.config.cleanup === 'none' ? [] : write.runs;
     const columns = ['seqFrom', 'seqTo', 'xidFrom', 'xidTo'] as const;
-    const { rows } = await client.query<{ noted: string; removed: string; snapshot: string }>({
+    const { rows } = await client.query<{
+      noted: string;
+      removed: string;
+      snapshot: string;
+      inserted: string;
+      flushed: string;
+    }>({
       // A name: parsed and planned once for the connection.
-      name: `settle-${phase}-${parked.length > 0 ? 'parking' : 'plain'}-${flush}`,
-      text: this.statement(phase, parked.length > 0, flush),
+      name: `settle-${phase}-${parked.length > 0 ? 'parking' : 'plain'}-${shared ? 'shared' : 'own'}`,
+      text: this.statement(phase, parked.length > 0, shared),
       values: [
         this.config.slotName,
         formatLsn(slotCreatedLsn),
@@ -194,10 +199,10 @@ export class ProgressStore {
     if (row?.noted !== '1') throw progressLost();
     // Without removal there is nothing to miss.
     const removed = this.config.cleanup === 'none' ? Infinity : Number(row.removed);
-    return { removed, snapshot: parseSnapshot(row.snapshot) };
+    return { removed, snapshot: parseSnapshot(row.snapshot), logEnds: parseLogEnds(row) };
   }
 
-  private statement(phase: Phase, parking: boolean, flush: Flush): string {
+  private statement(phase: Phase, parking: boolean, shared: boolean): string {
     const position = POSITIONS[phase];
     const { outbox } = this.config;
     const deadLetters = qualified(outbox.schema, 'outbox_relay_dead_letters');
@@ -216,7 +221,7 @@ export class ProgressStore {
       ${parking ? parked : ''}
       removed as (${this.removal()})
       select (select count(*) from noted) as noted, (select count(*) from removed) as removed,
-             pg_current_snapshot()::text as snapshot${flush === 'shared' ? `, set_config('synchronous_commit', 'off', true)` : ''}`;
+             pg_current_snapshot()::text as snapshot, ${LOG_ENDS}${shared ? `, set_config('synchronous_commit', 'off', true)` : ''}`;
   }
 
   private removal(): string {

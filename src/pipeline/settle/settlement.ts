@@ -40,6 +40,13 @@ export interface Carried {
 }
 
 /** What came of a write. */
+export interface Findings {
+  /** Whose rows it could see. */
+  readonly events: number;
+  /** How many of these somebody else had removed before. */
+  readonly vanished: number;
+}
+
 export interface Written {
   /** Rows removed or marked. */
   readonly removed: number;
@@ -60,9 +67,12 @@ export class Settlement {
   private readonly beforeUntil: bigint;
   private pending: Settled[] = [];
   private inFlight: Write | undefined;
+  private readonly notOnDisk: Write[] = [];
   private writtenPosition: bigint;
+  /** Transactions that the last write's position covers. */
+  private noted = 0;
   private unseen: readonly Identity[] = [];
-  private lastFindings = { events: 0, vanished: 0 };
+  private lastFindings: Findings = { events: 0, vanished: 0 };
 
   /**
    * `before`: events settled beyond `start` by an earlier session. They come again at or below `beforeUntil` (the end
@@ -95,6 +105,15 @@ export class Settlement {
     return this.pending.length + (this.inFlight?.settled.length ?? 0);
   }
 
+  /**
+   * A COMMIT arrived after all events of its transaction were settled and written. What comes next would note it, too;
+   * without anything next the slot would keep confirming the position before it.
+   */
+  get hasUnnoted(): boolean {
+    this.watermark.advance();
+    return this.watermark.completed > this.noted;
+  }
+
   /** Transactions between the settled prefix and what was received: they are remembered one by one. */
   get openTransactions(): number {
     return this.watermark.received - this.watermark.completed;
@@ -109,8 +128,8 @@ export class Settlement {
     return this.unseen.length > 0;
   }
 
-  /** Of the last write: events whose rows it could see, and how many of these somebody else had removed before. */
-  get findings(): { readonly events: number; readonly vanished: number } {
+  /** Of the last write. */
+  get findings(): Findings {
     return this.lastFindings;
   }
 
@@ -142,6 +161,7 @@ export class Settlement {
     const runs = toRuns(identities);
     for (const { event } of settled) this.watermark.settle(event);
     const position = this.watermark.advance();
+    this.noted = this.watermark.completed;
     this.beyond.add(runs, this.watermark.received);
     this.beyond.forget(this.watermark.completed);
     const removable = this.unseen.length === 0 ? runs : toRuns([...identities, ...this.unseen]);
@@ -149,10 +169,11 @@ export class Settlement {
     return this.inFlight;
   }
 
-  /** The write was committed. Returns the position that may now be acknowledged. */
+  /** The write was committed. Returns the position that may be acknowledged once it is on disk, too. */
   committed(write: Write, { removed, snapshot }: Written): bigint {
     if (write !== this.inFlight) throw new RangeError('not the write in flight');
     this.inFlight = undefined;
+    this.notOnDisk.push(write);
     const wanted = countEvents(write.runs);
     if (removed >= wanted) this.unseen = [];
     else {
@@ -168,11 +189,16 @@ export class Settlement {
     return this.writtenPosition;
   }
 
-  /** What must not be forgotten when this session ends. */
+  /** No crash of the server takes it back any more. Writes come here in their order. */
+  onDisk(write: Write): void {
+    if (this.notOnDisk.shift() !== write) throw new RangeError('not the oldest write that was committed');
+  }
+
+  /** What must not be forgotten when this session ends. Writing again what a crash did not take back changes nothing. */
   carry(): Carried {
-    const unwritten = [...(this.inFlight?.settled ?? []), ...this.pending];
-    const seen = this.inFlight?.settled.length ?? 0;
-    for (const { event } of unwritten.slice(seen)) this.watermark.settle(event);
+    const written = [...this.notOnDisk, ...(this.inFlight ? [this.inFlight] : [])];
+    const unwritten = [...written.flatMap(({ settled }) => settled), ...this.pending];
+    for (const { event } of this.pending) this.watermark.settle(event);
     const position = this.watermark.advance();
     this.beyond.add(toRuns(unwritten.map(({ event }) => event)), this.watermark.received);
     this.beyond.forget(this.watermark.completed);

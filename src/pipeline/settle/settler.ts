@@ -1,9 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import { faultPoint } from '../../lifecycle/fault-point.ts';
+import { readLogEnds } from '../../postgres/log-position.ts';
 import { Pace } from '../pace.ts';
 import type { Phase, ProgressStore } from './progress.ts';
-import type { Settled, Settlement, Write } from './settlement.ts';
+import type { Findings, Settled, Settlement, Write } from './settlement.ts';
 import { SharedFlush } from './shared-flush.ts';
 
 export interface SettlerOptions {
@@ -13,13 +14,24 @@ export interface SettlerOptions {
   readonly phase: Phase;
   readonly slotCreatedLsn: bigint;
   readonly acknowledge: (position: bigint) => void;
-  readonly onWritten: (write: Write) => void;
+  readonly onWritten: (write: Write, findings: Findings) => void;
+}
+
+/** Committed, but perhaps not yet on disk. */
+interface Committed {
+  readonly write: Write;
+  readonly position: bigint;
+  readonly findings: Findings;
 }
 
 /** Most events in one transaction of the clean-up: short enough never to stand in a writer's way. */
 const MAX_EVENTS_PER_WRITE = 5_000;
 /** Each write costs the server and this process about as much as fifty rows. */
 const REST_MS = 10;
+/** Below the rate at which it rests: what a kill would repeat grows with it, what writers share with the clean-up shrinks. */
+const LEAST_CYCLE_MS = 4;
+/** Between two looks whether the log is on disk, while there is nothing to write. */
+const FLUSH_LOOK_MS = 2;
 /** The server makes a commit visible within microseconds, unless the machine is busy. */
 const UNSEEN_RETRY_MS = 5;
 /** A commit that waits for a synchronous standby is in the log and not visible, for as long as the standby takes. */
@@ -39,7 +51,7 @@ const IDLE_WRITE_SOON_BYTES = 16_777_216n;
 export class Settler {
   private readonly options: SettlerOptions;
   private wake: (() => void) | undefined;
-  private readonly flush = new SharedFlush();
+  private readonly flush = new SharedFlush<Committed>();
   private draining = false;
   private unseenRetryMs = UNSEEN_RETRY_MS;
   private readonly pace = new Pace(performance.now(), REST_MS);
@@ -63,7 +75,9 @@ export class Settler {
     try {
       for (;;) {
         signal.throwIfAborted();
-        if (settlement.unwritten > 0 || this.idleWriteDue()) await this.writeAndRest();
+        if (settlement.unwritten > 0 || settlement.hasUnnoted || this.idleWriteDue())
+          await this.writeAndRest();
+        else if (this.flush.isWaiting) await this.lookForFlush();
         else if (settlement.hasUnseen) await this.retryUnseen();
         else if (this.draining) return;
         else await this.waitForWork();
@@ -85,20 +99,42 @@ export class Settler {
     const write = settlement.nextWrite(MAX_EVENTS_PER_WRITE);
     faultPoint('after-publish-before-settle');
     const shared = phase === 'complete' && !this.draining && this.flush.next();
-    const written = await store.write(client, write, phase, slotCreatedLsn, shared ? 'shared' : 'own');
-    if (shared) await this.flush.wait(client, async () => await store.touch(client));
-    const position = settlement.committed(write, written);
+    const { logEnds, ...written } = await store.write(client, write, phase, slotCreatedLsn, shared);
+    // They were read before this write was committed: they speak of the earlier ones.
+    if (shared) this.conclude(this.flush.observe(logEnds));
+    this.flush.add({ write, position: settlement.committed(write, written), findings: settlement.findings });
+    if (!shared) this.conclude(this.flush.flushed());
     this.idleSinceMs = performance.now();
-    faultPoint('after-settle-before-acknowledge');
-    this.options.acknowledge(position);
-    faultPoint('after-acknowledge');
-    this.options.onWritten(write);
     return write.settled.length;
   }
 
+  /** On disk: from here on it counts. */
+  private conclude(committed: readonly Committed[]): void {
+    for (const { write, position, findings } of committed) {
+      this.options.settlement.onDisk(write);
+      faultPoint('after-settle-before-acknowledge');
+      this.options.acknowledge(position);
+      faultPoint('after-acknowledge');
+      this.options.onWritten(write, findings);
+    }
+  }
+
+  private async lookForFlush(): Promise<void> {
+    const { client, store } = this.options;
+    if (this.draining || this.flush.isOverdue) {
+      await store.touch(client);
+      this.conclude(this.flush.flushed());
+      return;
+    }
+    await sleep(FLUSH_LOOK_MS);
+    this.conclude(this.flush.observe(await readLogEnds(client)));
+  }
+
   private async writeAndRest(): Promise<void> {
+    const beganMs = performance.now();
     const events = await this.writeOnce();
-    const restMs = this.pace.restAfter(events, performance.now());
+    const nowMs = performance.now();
+    const restMs = Math.max(this.pace.restAfter(events, nowMs), beganMs + LEAST_CYCLE_MS - nowMs);
     if (restMs > 0 && !this.draining && this.options.settlement.unwritten < MAX_EVENTS_PER_WRITE)
       await sleep(restMs);
   }

@@ -1,10 +1,13 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import type { Client } from 'pg';
-import { parseLsn } from '../../postgres/lsn.ts';
+import type { LogEnds } from '../../postgres/log-position.ts';
 
-/** Between two looks whether the log is on disk. */
-const LOOK_MS = 2;
-/** Writers that commit at all do so sooner; without them a flush of our own delays nobody. */
+interface Waiting<T> {
+  readonly item: T;
+  /** Its commit is not behind this position; unknown until the first look after it. */
+  end: bigint | undefined;
+  looks: number;
+}
+
+/** Writers that commit at all carry the log to the disk sooner; without them a flush of our own delays nobody. */
 const MAX_LOOKS = 6;
 /** After nobody else has flushed, so many writes do it themselves before the others are relied on again. */
 const OWN_FLUSHES = 20;
@@ -14,39 +17,52 @@ const OWN_FLUSHES = 20;
  * measured at 1,000 inserts/s, our own flushes added three quarters to the median time of an insert.
  *
  * Such a write counts for nothing until it is known to be on disk: until then nothing is acknowledged, and a crash of the
- * server finds it among what is to be written again.
+ * server finds it among what is to be written again. Each write looks for the ones before it, so that no question is
+ * asked while there is something to write. Pure.
  */
-export class SharedFlush {
+export class SharedFlush<T> {
   /** Nobody knows yet who else commits. */
   private ownLeft = OWN_FLUSHES;
+  private waiting: Waiting<T>[] = [];
 
   /** Whether the next write may leave the flush to others. Counts. */
   next(): boolean {
-    if (this.ownLeft === 0) return true;
+    if (this.ownLeft === 0) return !this.isOverdue;
     this.ownLeft--;
     return false;
   }
 
-  /** Resolves when everything in the log now is on disk; `force` puts it there. */
-  async wait(client: Client, force: () => Promise<void>): Promise<void> {
-    let log = await readLog(client);
-    const end = log.inserted;
-    for (let looks = 1; log.flushed < end; looks++) {
-      if (looks === MAX_LOOKS) {
-        this.ownLeft = OWN_FLUSHES;
-        await force();
-        return;
-      }
-      await sleep(LOOK_MS);
-      log = await readLog(client);
-    }
+  get isWaiting(): boolean {
+    return this.waiting.length > 0;
   }
-}
 
-async function readLog(client: Client): Promise<{ inserted: bigint; flushed: bigint }> {
-  const { rows } = await client.query<{ inserted: string; flushed: string }>(
-    'select pg_current_wal_insert_lsn()::text as inserted, pg_current_wal_flush_lsn()::text as flushed',
-  );
-  const [row] = rows as [{ inserted: string; flushed: string }];
-  return { inserted: parseLsn(row.inserted), flushed: parseLsn(row.flushed) };
+  /** Looked for in vain: nobody else commits. */
+  get isOverdue(): boolean {
+    return (this.waiting[0]?.looks ?? 0) >= MAX_LOOKS;
+  }
+
+  /** Committed, and left to others. */
+  add(item: T): void {
+    this.waiting.push({ item, end: undefined, looks: 0 });
+  }
+
+  /** A look at the log, begun after everything added was committed. Returns what is on disk now, in order. */
+  observe({ inserted, flushed }: LogEnds): T[] {
+    for (const each of this.waiting) {
+      each.end ??= inserted;
+      each.looks++;
+    }
+    const left = this.waiting.findIndex(({ end }) => end === undefined || end > flushed);
+    return this.take(left < 0 ? this.waiting.length : left);
+  }
+
+  /** Something was committed and flushed behind all of it. */
+  flushed(): T[] {
+    if (this.isOverdue) this.ownLeft = OWN_FLUSHES;
+    return this.take(this.waiting.length);
+  }
+
+  private take(count: number): T[] {
+    return this.waiting.splice(0, count).map(({ item }) => item);
+  }
 }

@@ -41,7 +41,11 @@ type Step =
   | { readonly do: 'commit-part' }
   | { readonly do: 'settle'; readonly pick: number; readonly count: number }
   | { readonly do: 'write'; readonly max: number }
-  | { readonly do: 'end'; readonly how: 'kill' | 'lost' | 'lost-after-commit' | 'kill-before-carried' };
+  | { readonly do: 'flush' }
+  | {
+      readonly do: 'end';
+      readonly how: 'kill' | 'lost' | 'lost-after-commit' | 'kill-before-carried' | 'crash';
+    };
 
 const schedule: fc.Arbitrary<Step[]> = fc.array(
   fc.oneof(
@@ -62,6 +66,7 @@ const schedule: fc.Arbitrary<Step[]> = fc.array(
       weight: 5,
       arbitrary: fc.record({ do: fc.constant('write' as const), max: fc.integer({ min: 1, max: 6 }) }),
     },
+    { weight: 3, arbitrary: fc.record({ do: fc.constant('flush' as const) }) },
     {
       weight: 1,
       arbitrary: fc.record({
@@ -71,6 +76,7 @@ const schedule: fc.Arbitrary<Step[]> = fc.array(
           'lost' as const,
           'lost-after-commit' as const,
           'kill-before-carried' as const,
+          'crash' as const,
         ),
       }),
     },
@@ -85,6 +91,8 @@ class World {
   /** Settled in a transaction that was committed: its rows are gone, its dead letters are written. */
   readonly written = new Set<number>();
   row: ProgressRow = { position: START, beyond: [] };
+  /** Committed, and not on disk yet: a crash of the server takes them back, and the row with them. */
+  private unflushed: { write: Write; before: ProgressRow; events: readonly number[] }[] = [];
   private settlement: Settlement;
   private write: Write | undefined;
   private open: OutboxEvent[] = [];
@@ -112,6 +120,7 @@ class World {
     else if (step.do === 'settle')
       this.settle(this.open.splice(step.pick % Math.max(1, this.open.length), step.count));
     else if (step.do === 'write') this.stepWrite(step.max);
+    else if (step.do === 'flush') this.flush();
     else this.end(step.how);
   }
 
@@ -156,10 +165,23 @@ class World {
       this.write = this.settlement.nextWrite(max);
       return;
     }
+    const before = this.row;
+    const events = this.write.settled.map(({ event }) => event.seq).filter((seq) => !this.written.has(seq));
     this.store(this.write, this.write.settled);
     const position = this.settlement.committed(this.write, ALL);
+    this.unflushed.push({ write: this.write, before, events });
     this.write = undefined;
     assert.equal(position, this.row.position, 'acknowledged is what the row says');
+  }
+
+  private flush(): void {
+    const oldest = this.unflushed.shift();
+    if (oldest) this.settlement.onDisk(oldest.write);
+  }
+
+  private takeBack(): void {
+    for (const { events } of this.unflushed) for (const seq of events) this.written.delete(seq);
+    this.row = this.unflushed[0]?.before ?? this.row;
   }
 
   private store(row: ProgressRow, settled: readonly { readonly event: OutboxEvent }[]): void {
@@ -172,8 +194,11 @@ class World {
   private end(how: Extract<Step, { do: 'end' }>['how']): void {
     if (how === 'lost-after-commit' && this.write) this.store(this.write, this.write.settled);
     const carried = this.settlement.carry();
+    if (how === 'crash') this.takeBack();
+    this.unflushed = [];
     // The process lives on: the next session writes first what this one could not.
-    if (how === 'lost' || how === 'lost-after-commit') this.store(carried, carried.unwritten);
+    if (how === 'lost' || how === 'lost-after-commit' || how === 'crash')
+      this.store(carried, carried.unwritten);
     this.settlement = this.begin(this.row);
   }
 
