@@ -263,7 +263,7 @@ export class Session {
     );
     if (mustNote && (same || progress.handover !== 'complete')) {
       const runs = toRuns([...unwritten.map(({ event }) => event), ...unseen]);
-      const write = { settled: unwritten, runs, position, beyond };
+      const write = { settled: unwritten, runs, retried: unseen, position, beyond };
       await store.write(client, write, progress.handover, progress.slotCreatedLsn);
     }
     this.carried = same ? { ...carried, position, beyond, unwritten: [], unseen: [] } : undefined;

@@ -78,8 +78,10 @@ export class Pipeline {
   }
 
   private accept(batch: Batch): void {
-    const { settlement, onSkipped } = this.options;
+    const { settlement, settler, onSkipped } = this.options;
     settlement.begin(batch.transactions, batch.heardLsn);
+    // A COMMIT whose events are settled already: nothing else would wake who notes it.
+    if (settlement.hasUnnoted) settler.add([]);
     let skipped = 0;
     for (const event of batch.events) {
       if (settlement.settledBefore(event)) skipped++;

@@ -30,8 +30,9 @@ const seconds = Number(values.seconds);
 const rate = Number(values.rate);
 
 const CONNECTIONS = 4;
-/** The relay starts, and delivers what was written without it. */
-const WARM_UP_MS = 4_000;
+/** The relay starts, delivers what was written without it, and its compiler learns what it runs. */
+const WARM_UP_MS = 15_000;
+const WARM_UP_WITHOUT_MS = 2_000;
 /** Share of a phase in which a reader holds a transaction that has read the whole table. */
 const READER_SHARE = 2 / 3;
 const DATABASE_CORE = 0;
@@ -158,7 +159,7 @@ async function phase(
   const relay = withRelay ? startReader(backlog, scenario) : undefined;
   if (relay && values.pin) pin(relay.pid, RELAY_CORE);
   try {
-    await writeFor(url, WARM_UP_MS);
+    await writeFor(url, withRelay ? WARM_UP_MS : WARM_UP_WITHOUT_MS);
     if (scenario.partitioned && withRelay) await addOldPartitions(url, round);
     const before = relay && usageOf(relay.pid);
     const reader = scenario.partitioned ? holdReader(url, ms * READER_SHARE) : undefined;

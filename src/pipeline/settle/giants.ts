@@ -73,7 +73,12 @@ export class GiantParking {
     const client = await connect(config.database.connection(), {
       applicationName: 'outbox-relay',
       signal: this.over.signal,
-      settings: { statement_timeout: `${PARKING_TIMEOUT_MS}ms`, enable_seqscan: 'off' },
+      settings: {
+        statement_timeout: `${PARKING_TIMEOUT_MS}ms`,
+        enable_seqscan: 'off',
+        // Whatever the server's default: once it is told as parked, no crash may take the dead letter back.
+        synchronous_commit: 'local',
+      },
       queryTimeoutMs: PARKING_TIMEOUT_MS + 5_000,
     });
     try {

@@ -187,7 +187,7 @@ export class ProgressStore {
         phase === 'complete' ? formatLsn(write.position) : write.position.toString(),
         phase === 'complete' ? flattenRuns(write.beyond) : [],
         ...columns.map((column) => runs.map((run) => run[column])),
-        // Bounds of all runs: whatever join the planner chooses, it reads no more of the index than between them.
+        // Bounds of all runs: no more of the index is read than between them.
         runs[0]?.seqFrom ?? 0,
         runs.at(-1)?.seqTo ?? -1,
         ...(parked.length > 0
@@ -216,8 +216,6 @@ export class ProgressStore {
       update ${this.progress} set ${position}, updated_at = clock_timestamp()
        where slot_name = $1 and slot_created_lsn = $2::pg_lsn and handover = '${phase}' and lease_token = ${this.token}
       returning 1),
-      runs as (select * from unnest($5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
-                 as r(seq_from, seq_to, xid_from, xid_to)),
       ${parking ? parked : ''}
       removed as (${this.removal()})
       select (select count(*) from noted) as noted, (select count(*) from removed) as removed,
@@ -226,16 +224,18 @@ export class ProgressStore {
 
   private removal(): string {
     const { cleanup, outbox } = this.config;
-    if (cleanup === 'none') return 'select 1 where false and $9::bigint < $10::bigint';
+    if (cleanup === 'none')
+      return `select 1 where false and ($5::bigint[], $6::bigint[], $7::xid8[], $8::xid8[], $9::bigint, $10::bigint) is null`;
     const table = qualified(outbox.schema, outbox.table);
     const seq = `o.${quoteIdentifier(outbox.columns.seq)}`;
     const xid = `o.${quoteIdentifier(outbox.columns.xid)}`;
-    const settled = `${seq} between $9::bigint and $10::bigint and ${seq} between r.seq_from and r.seq_to
-         and ${xid} between r.xid_from::text::xid8 and r.xid_to::text::xid8`;
-    if (cleanup === 'delete')
-      return `delete from ${table} o using runs r, noted where ${settled} returning 1`;
+    // A search in the sorted runs, not a join: for many runs planners have chosen to compare every row with every run.
+    const run = `width_bucket(${seq}, $5::bigint[])`;
+    const settled = `${seq} between $9::bigint and $10::bigint and ${seq} <= ($6::bigint[])[${run}]
+         and ${xid} between ($7::xid8[])[${run}] and ($8::xid8[])[${run}]`;
+    if (cleanup === 'delete') return `delete from ${table} o using noted where ${settled} returning 1`;
     const delivered = quoteIdentifier(outbox.columns.deliveredAt);
-    return `update ${table} o set ${delivered} = clock_timestamp() from runs r, noted
+    return `update ${table} o set ${delivered} = clock_timestamp() from noted
              where ${settled} and o.${delivered} is null returning 1`;
   }
 

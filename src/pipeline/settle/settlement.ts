@@ -25,6 +25,8 @@ export interface ParkedAddress {
 export interface Write {
   readonly settled: readonly Settled[];
   readonly runs: readonly Run[];
+  /** Of earlier writes that could not see their rows; among `runs`. */
+  readonly retried: readonly Identity[];
   readonly position: bigint;
   readonly beyond: readonly Run[];
 }
@@ -165,7 +167,8 @@ export class Settlement {
     this.beyond.add(runs, this.watermark.received);
     this.beyond.forget(this.watermark.completed);
     const removable = this.unseen.length === 0 ? runs : toRuns([...identities, ...this.unseen]);
-    this.inFlight = { settled, runs: removable, position, beyond: this.knownBeyond(position) };
+    const beyond = this.knownBeyond(position);
+    this.inFlight = { settled, runs: removable, retried: this.unseen, position, beyond };
     return this.inFlight;
   }
 
@@ -203,7 +206,8 @@ export class Settlement {
     this.beyond.add(toRuns(unwritten.map(({ event }) => event)), this.watermark.received);
     this.beyond.forget(this.watermark.completed);
     this.pending = [];
-    return { position, beyond: this.knownBeyond(position), unwritten, unseen: this.unseen };
+    const unseen = [...written.flatMap(({ retried }) => retried), ...this.unseen];
+    return { position, beyond: this.knownBeyond(position), unwritten, unseen };
   }
 
   private knownBeyond(position: bigint): Run[] {

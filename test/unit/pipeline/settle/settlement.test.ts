@@ -2,7 +2,12 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import * as fc from 'fast-check';
 import type { OutboxEvent, Transaction } from '../../../../src/pipeline/capture/event.ts';
-import { containsEvent, type Identity, type Run } from '../../../../src/pipeline/settle/settled-runs.ts';
+import {
+  containsEvent,
+  toRuns,
+  type Identity,
+  type Run,
+} from '../../../../src/pipeline/settle/settled-runs.ts';
 import { Settlement, type Write, type Written } from '../../../../src/pipeline/settle/settlement.ts';
 import { eventOf, transactionOf } from '../builders.ts';
 
@@ -42,6 +47,8 @@ type Step =
   | { readonly do: 'settle'; readonly pick: number; readonly count: number }
   | { readonly do: 'write'; readonly max: number }
   | { readonly do: 'flush' }
+  /** The next write's snapshot is older than this many transactions of the log. */
+  | { readonly do: 'hide'; readonly transactions: number }
   | {
       readonly do: 'end';
       readonly how: 'kill' | 'lost' | 'lost-after-commit' | 'kill-before-carried' | 'crash';
@@ -68,6 +75,10 @@ const schedule: fc.Arbitrary<Step[]> = fc.array(
     },
     { weight: 3, arbitrary: fc.record({ do: fc.constant('flush' as const) }) },
     {
+      weight: 2,
+      arbitrary: fc.record({ do: fc.constant('hide' as const), transactions: fc.nat(3) }),
+    },
+    {
       weight: 1,
       arbitrary: fc.record({
         do: fc.constant('end' as const),
@@ -92,7 +103,17 @@ class World {
   readonly written = new Set<number>();
   row: ProgressRow = { position: START, beyond: [] };
   /** Committed, and not on disk yet: a crash of the server takes them back, and the row with them. */
-  private unflushed: { write: Write; before: ProgressRow; events: readonly number[] }[] = [];
+  private unflushed: {
+    write: Write;
+    before: ProgressRow;
+    events: readonly number[];
+    removed: readonly Identity[];
+  }[] = [];
+  /** What the table holds. */
+  private rows: Identity[];
+  /** Rows of settled events that nobody knows of since a kill: the sweep delivers them again. */
+  private readonly orphaned = new Set<number>();
+  private hidden = 0;
   private settlement: Settlement;
   private write: Write | undefined;
   private open: OutboxEvent[] = [];
@@ -101,6 +122,7 @@ class World {
 
   constructor(transactions: readonly Committed[]) {
     this.log = transactions;
+    this.rows = transactions.flatMap(({ events }) => events);
     this.settlement = this.begin(this.row);
   }
 
@@ -121,6 +143,7 @@ class World {
       this.settle(this.open.splice(step.pick % Math.max(1, this.open.length), step.count));
     else if (step.do === 'write') this.stepWrite(step.max);
     else if (step.do === 'flush') this.flush();
+    else if (step.do === 'hide') this.hidden = step.transactions;
     else this.end(step.how);
   }
 
@@ -168,10 +191,19 @@ class World {
     const before = this.row;
     const events = this.write.settled.map(({ event }) => event.seq).filter((seq) => !this.written.has(seq));
     this.store(this.write, this.write.settled);
-    const position = this.settlement.committed(this.write, ALL);
-    this.unflushed.push({ write: this.write, before, events });
+    const xmax = 500 + Math.max(0, this.next.transaction - this.hidden);
+    const removed = this.remove(this.write.runs, xmax);
+    const snapshot = { xmin: xmax, xmax, running: [] };
+    const position = this.settlement.committed(this.write, { removed: removed.length, snapshot });
+    this.unflushed.push({ write: this.write, before, events, removed });
     this.write = undefined;
     assert.equal(position, this.row.position, 'acknowledged is what the row says');
+  }
+
+  private remove(runs: readonly Run[], xmax = Infinity): Identity[] {
+    const removed = this.rows.filter((row) => row.xid < xmax && containsEvent(runs, row));
+    this.rows = this.rows.filter((row) => !removed.includes(row));
+    return removed;
   }
 
   private flush(): void {
@@ -180,7 +212,10 @@ class World {
   }
 
   private takeBack(): void {
-    for (const { events } of this.unflushed) for (const seq of events) this.written.delete(seq);
+    for (const { events, removed } of this.unflushed) {
+      for (const seq of events) this.written.delete(seq);
+      this.rows.push(...removed);
+    }
     this.row = this.unflushed[0]?.before ?? this.row;
   }
 
@@ -197,8 +232,13 @@ class World {
     if (how === 'crash') this.takeBack();
     this.unflushed = [];
     // The process lives on: the next session writes first what this one could not.
-    if (how === 'lost' || how === 'lost-after-commit' || how === 'crash')
+    if (how === 'lost' || how === 'lost-after-commit' || how === 'crash') {
       this.store(carried, carried.unwritten);
+      this.remove(toRuns([...carried.unwritten.map(({ event }) => event), ...carried.unseen]));
+    } else {
+      const forgotten = this.rows.filter(({ seq }) => this.written.has(seq));
+      for (const { seq } of forgotten) this.orphaned.add(seq);
+    }
     this.settlement = this.begin(this.row);
   }
 
@@ -224,6 +264,10 @@ class World {
       this.stepWrite(1_000);
     }
     assert.equal(this.row.position, this.log.at(-1)?.endLsn);
+    this.hidden = 0;
+    for (let i = 0; i < 3; i++) this.stepWrite(1_000);
+    const left = this.rows.filter(({ seq }) => !this.orphaned.has(seq));
+    assert.deepEqual(left, [], 'P5 rows of settled events stay behind');
     assert.equal(
       this.written.size,
       this.log.reduce((sum, { events }) => sum + events.length, 0),

@@ -146,7 +146,8 @@ describe('Settler', () => {
     await until(() => log.includes('acknowledge 0'), { what: 'its end' });
     transaction.endLsn = 10n;
     settlement.begin([], 10n);
-    await until(() => store.writes.length === 2, { what: 'the note' });
+    settler.add([]);
+    await until(() => store.writes.length === 2, { what: 'the note', timeoutMs: 1_000 });
     store.ends[1]?.resolve(SEEN);
     await until(() => log.includes('acknowledge 10'), { what: 'the acknowledgement' });
     settler.drain();
