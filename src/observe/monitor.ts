@@ -144,15 +144,16 @@ export class Monitor {
     if (cleanup === 'none') return `select ${deadLetters}`;
     const seq = quoteIdentifier(outbox.columns.seq);
     const created = this.hasCreatedAt ? quoteIdentifier(outbox.columns.createdAt) : 'null::timestamptz';
-    const waiting =
-      cleanup === 'mark'
-        ? `${table} where ${quoteIdentifier(outbox.columns.deliveredAt)} is null`
-        : `${table} where true`;
-    return `select ${deadLetters},
-      (select ${seq} from ${waiting} order by ${seq} limit 1) as oldest_seq,
-      (select extract(epoch from ${created}) * 1000 from ${waiting} order by ${seq} limit 1) as oldest_ms,
-      (select ${seq} from ${waiting} order by ${seq} desc limit 1) as newest_seq,
-      (select count(*) from (select 1 from ${waiting} limit ${MAX_COUNTED}) as waiting_rows) as counted`;
+    const waiting = cleanup === 'mark' ? `where ${quoteIdentifier(outbox.columns.deliveredAt)} is null` : '';
+    // One walk along the index: between two vacuums it passes entries of every row that was delivered meanwhile.
+    return `with waiting as materialized (
+        select ${seq} as seq, ${created} as created from ${table} ${waiting} order by ${seq} limit ${MAX_COUNTED}),
+      counted as (select count(*) as rows, min(seq) as oldest_seq from waiting)
+      select ${deadLetters}, c.rows as counted, c.oldest_seq,
+        (select extract(epoch from created) * 1000 from waiting w where w.seq = c.oldest_seq limit 1) as oldest_ms,
+        case when c.rows = ${MAX_COUNTED}
+          then (select ${seq} from ${table} ${waiting} order by ${seq} desc limit 1) end as newest_seq
+      from counted c`;
   }
 
   private fillGauges(): void {

@@ -29,7 +29,7 @@ const MAX_EVENTS_PER_WRITE = 5_000;
 /** Each write costs the server and this process about as much as fifty rows. */
 const REST_MS = 10;
 /** Below the rate at which it rests: what a kill would repeat grows with it, what writers share with the clean-up shrinks. */
-const LEAST_CYCLE_MS = 4;
+const LEAST_CYCLE_MS = 3;
 /** Between two looks whether the log is on disk, while there is nothing to write. */
 const FLUSH_LOOK_MS = 2;
 /** The server makes a commit visible within microseconds, unless the machine is busy. */
