@@ -93,6 +93,7 @@ export class Relay {
         this.observer.tell('another-leads', 'another-leader');
       },
       onRenewed: () => this.stage?.pipeline.wake(),
+      onUnrenewed: (error) => this.tellUnrenewed(error),
       onLost: () => {
         this.observer.tell('another-leads', 'lease-lost');
         // Also when its session ended before this was known: whoever leads now takes care of what it left open.
@@ -246,6 +247,15 @@ export class Relay {
       fields: { error: failure, code, advice },
     });
     await this.backoff.wait(stop);
+  }
+
+  private tellUnrenewed(error: unknown): void {
+    const { code, advice } = classify(error);
+    this.observer.changes.report('lease', code, {
+      level: 'warn',
+      message: 'the lease was not renewed; it is tried again, and once it has ended nothing is sent',
+      fields: { error, code, advice },
+    });
   }
 
   /** Another relay may have what is missing here; if there is none, the slot is guarded, since nobody reads it. */

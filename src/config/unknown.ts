@@ -2,6 +2,9 @@ import { CONFIG_FILE_VARIABLE, VARIABLES } from './settings.ts';
 import { nearest } from './nearest.ts';
 
 const PREFIXES = [
+  'DATABASE_',
+  'DELETED_',
+  'NOTIFY_',
   'OUTBOX_',
   'KAFKA_',
   'RABBITMQ_',

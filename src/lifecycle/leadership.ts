@@ -20,6 +20,8 @@ export interface LeadershipOptions {
   readonly onStandby: () => void;
   /** The lease holds, perhaps after it had lapsed: what waits may be sent. */
   readonly onRenewed: () => void;
+  /** It could not be renewed, and is tried again; once it has ended, nothing is sent. */
+  readonly onUnrenewed: (error: unknown) => void;
   /** Another process took it. */
   readonly onLost: () => void;
 }
@@ -105,7 +107,12 @@ export class Leadership {
       await sleep(RENEW_MS, undefined, { signal }).catch(() => undefined);
       if (signal.aborted) return;
       const sent = readClocks();
-      const renewed = await this.ask(signal, (client) => this.prolong(client, lease)).catch(() => undefined);
+      const renewed = await this.ask(signal, (client) => this.prolong(client, lease)).catch(
+        (error: unknown) => {
+          if (!signal.aborted) this.options.onUnrenewed(error);
+          return undefined;
+        },
+      );
       if (renewed === undefined) continue;
       if (!renewed) {
         lease.end();
@@ -188,7 +195,8 @@ export class Leadership {
       {
         applicationName: 'outbox-relay lease',
         signal: new AbortController().signal,
-        attempt: signal,
+        // An attempt that is given up must not bring a connection later, which nobody would close.
+        attempt: AbortSignal.any([signal, AbortSignal.timeout(OPEN_DEADLINE_MS)]),
         // On the local disk: a standby that is away would hold up every renewal, and a crash take back who leads.
         settings: { synchronous_commit: 'local' },
       },

@@ -123,7 +123,9 @@ export class Monitor {
 
   /** Rows that stay the oldest from one probe to the next: the stream has not brought them, or cannot. */
   private async probeTable(client: Client, nowMs: number): Promise<void> {
-    const { rows } = await client.query<Record<string, string | null>>(this.tableProbe());
+    const { rows } = await client.query<Record<string, string | null>>(this.tableProbe(), [
+      this.config.slotName,
+    ]);
     const row = rows[0] ?? {};
     this.observer.metrics.deadLetters.set(Number(row['dead_letters'] ?? 0));
     const seq = row['oldest_seq'] ?? undefined;
@@ -139,7 +141,7 @@ export class Monitor {
   private tableProbe(): string {
     const { outbox, cleanup } = this.config;
     const table = qualified(outbox.schema, outbox.table);
-    const deadLetters = `(select count(*) from ${qualified(outbox.schema, 'outbox_relay_dead_letters')}) as dead_letters`;
+    const deadLetters = `(select count(*) from ${qualified(outbox.schema, 'outbox_relay_dead_letters')} where slot_name = $1) as dead_letters`;
     // Without clean-up nothing in the table tells a delivered row from another.
     if (cleanup === 'none') return `select ${deadLetters}`;
     const seq = quoteIdentifier(outbox.columns.seq);

@@ -18,14 +18,42 @@ after(async () => await outbox.drop());
 const configOf = (slot: string): ReturnType<typeof loadConfig> =>
   loadConfig({ ...outbox.env, SLOT_NAME: slot, BROKER: 'stdout' });
 
-function leadership(slot: string, onLost: () => void = () => undefined): Leadership {
+function leadership(
+  slot: string,
+  heard: { onLost?: () => void; onRenewed?: () => void; onUnrenewed?: (error: unknown) => void } = {},
+): Leadership {
   return new Leadership({
     config: configOf(slot),
     onStandby: () => undefined,
     onRenewed: () => undefined,
-    onLost,
+    onUnrenewed: () => undefined,
+    onLost: () => undefined,
+    ...heard,
   });
 }
+
+test(
+  'P8 a lease that can not be renewed is told, and renewed again later',
+  { timeout: 30_000 },
+  async (t) => {
+    const told: unknown[] = [];
+    let renewed = 0;
+    const leading = leadership('unrenewed', {
+      onUnrenewed: (error) => told.push(error),
+      onRenewed: () => renewed++,
+    });
+    t.after(async () => await leading.release());
+    assert.ok(await leading.acquire(new AbortController().signal));
+    await withClient(outbox.url, async (client) => {
+      await client.query('alter table outbox_relay_lease rename to lease_elsewhere');
+      await until(() => told.length > 0, { what: 'a renewal that failed' });
+      assert.match(String(told[0]), /outbox_relay_lease/);
+      await client.query('alter table lease_elsewhere rename to outbox_relay_lease');
+    });
+    const renewals = renewed;
+    await until(() => renewed > renewals, { what: 'a renewal' });
+  },
+);
 
 test(
   'P8 a renewal that arrives between the last look and the take keeps the lease',
@@ -77,7 +105,7 @@ test(
   async () => {
     const { signal } = new AbortController();
     let lost = false;
-    const [first, second] = [leadership('given'), leadership('given', () => (lost = true))];
+    const [first, second] = [leadership('given'), leadership('given', { onLost: () => (lost = true) })];
     const given = await first.acquire(signal);
     assert.ok(given);
     assert.ok(given.holds(readClocks()));

@@ -60,7 +60,7 @@ export interface Written {
  * The books: what was received, what is settled, what is written, and so what may be acknowledged. Pure.
  *
  * `settle` collects; `nextWrite` turns a bounded part of it into one transaction, in which the progress row and the
- * rows change together; after it was committed, `written` says what may be acknowledged.
+ * rows change together. Once that is on disk, `onDisk`, its position may be acknowledged.
  */
 export class Settlement {
   private readonly watermark: Watermark;
@@ -139,7 +139,7 @@ export class Settlement {
     return this.watermark.oldest;
   }
 
-  /** What the progress row says, as far as is known: the highest position that may be acknowledged. */
+  /** What the progress row says, as far as is known; perhaps not yet on disk. */
   get written(): bigint {
     return this.writtenPosition;
   }

@@ -304,10 +304,17 @@ describe('brokers', () => {
 describe('warnings', () => {
   it('an unknown variable with one of our prefixes gets the nearest known name', () => {
     assert.deepEqual(
-      warnings({ KAFKA_BROKER: 'k:1', MAX_ATEMPTS: '3', HTTP_PROXY: 'p', SOMETHING: 'else' }),
+      warnings({
+        KAFKA_BROKER: 'k:1',
+        MAX_ATEMPTS: '3',
+        NOTIFY_CHANEL: 'c',
+        HTTP_PROXY: 'p',
+        SOMETHING: 'else',
+      }),
       [
         'KAFKA_BROKER: no such variable; the nearest is KAFKA_BROKERS',
         'MAX_ATEMPTS: no such variable; the nearest is MAX_ATTEMPTS',
+        'NOTIFY_CHANEL: no such variable; the nearest is NOTIFY_CHANNEL',
       ],
     );
   });

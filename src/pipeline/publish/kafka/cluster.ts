@@ -237,7 +237,7 @@ function asUnreachable(error: unknown, address: Address): RelayError {
     `Kafka broker ${address.host}:${address.port}: ${text}`,
     {
       advice:
-        'Check that KAFKA_SASL_MECHANISM and KAFKA_SSL fit the listener: a broker that wants a login closes the connection without one.',
+        'Check that KAFKA_SASL_MECHANISM and KAFKA_SSL_ENABLED fit the listener: a broker that wants a login closes the connection without one.',
       cause: error,
     },
   );

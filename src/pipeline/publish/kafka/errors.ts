@@ -100,7 +100,8 @@ const TLS_ADVICE: Readonly<Record<string, string>> = {
   CERT_HAS_EXPIRED: "The broker's certificate has expired: renew it.",
   ERR_TLS_CERT_ALTNAME_INVALID:
     "The broker's certificate is for another host name: use that name in KAFKA_BROKERS and advertised.listeners.",
-  EPROTO: 'The port does not speak TLS as the relay does: check KAFKA_SSL and the listener behind the port.',
+  EPROTO:
+    'The port does not speak TLS as the relay does: check KAFKA_SSL_ENABLED and the listener behind the port.',
 };
 const TLS_OTHER =
   'TLS with the broker failed: check KAFKA_SSL_CA_FILE, and KAFKA_SSL_CERT_FILE with KAFKA_SSL_KEY_FILE if it asks for a certificate.';
@@ -124,7 +125,7 @@ export function connectError(error: unknown, broker: string): RelayError {
     return new RelayError('stop', 'kafka-tls', text, { advice: TLS_ADVICE[code] ?? TLS_OTHER, cause: error });
   }
   const advice =
-    'Check KAFKA_BROKERS, the network, and that KAFKA_SSL and KAFKA_SASL_MECHANISM fit the listener of the broker.';
+    'Check KAFKA_BROKERS, the network, and that KAFKA_SSL_ENABLED and KAFKA_SASL_MECHANISM fit the listener of the broker.';
   return new RelayError('retry', 'kafka-unreachable', text, { advice, cause: error });
 }
 
