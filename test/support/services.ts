@@ -29,6 +29,8 @@ const nothingToRemove = async (): Promise<void> => await Promise.resolve();
 const started = new Map<ServiceName, Promise<Service>>();
 
 async function once(name: ServiceName): Promise<Service> {
+  // A series of long runs names a server of its own for each.
+  if (process.env[VARIABLES[name]]) return await findService(name);
   const known = started.get(name) ?? findService(name);
   started.set(name, known);
   return await known;
