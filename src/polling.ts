@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Observer } from './observe/observer.ts';
 import { RelayError } from './errors/errors.ts';
 import type { MadeSlot } from './pipeline/capture/handover.ts';
@@ -9,6 +8,7 @@ import { toRuns, type Identity, type Run } from './pipeline/settle/settled-runs.
 import { Settlement, type Write } from './pipeline/settle/settlement.ts';
 import { parseSnapshot, sees } from './postgres/snapshot.ts';
 import { Stage, type StageEnd, type StageOptions } from './stage.ts';
+import { pause } from './lifecycle/wait.ts';
 
 export interface PollingOptions extends Omit<
   StageOptions,
@@ -47,121 +47,142 @@ const MAX_REMEMBERED = 500_000;
  * Delivers from the table while a slot is being made, which can take as long as the longest transaction; or while
  * streaming can't work. Resolves with the slot once the last polled event is settled and written, with undefined at a
  * stop. Rejects with what ended the stage.
- *
- * A slot keeps the log from the moment it is begun, so it is begun only when the backlog is gone: with the broker away
- * none is.
  */
 export async function pollTable(options: PollingOptions): Promise<Polled | undefined> {
-  const { config, client, store } = options;
-  const finish = new AbortController();
-  const over = new AbortController();
-  const attempt = { settled: undefined as Identity[] | undefined, giveUp: new AbortController() };
-  const begunMs = performance.now();
-  let writtenMs = 0;
-  const source = new TablePoll({ config, client, flush: () => store.touch(client) });
-  const stage = new Stage({
-    ...options,
-    source,
-    settlement: new Settlement({ position: BigInt(BEFORE_ALL), before: [], beforeUntil: 0n }),
-    phase: 'polling',
-    slotCreatedLsn: 0n,
-    finish: finish.signal,
-    onWritten: ({ settled }: Write) => {
-      writtenMs = performance.now();
-      source.removed(settled.map(({ event }) => event.seq));
-      for (const { event } of settled) attempt.settled?.push({ seq: event.seq, xid: event.xid });
-      if ((attempt.settled?.length ?? 0) > MAX_REMEMBERED)
-        attempt.giveUp.abort(new Error('it takes too long'));
-    },
-  });
-  const listening = listenMeanwhile();
-  let late = false;
-  const preparing = prepare().finally(() => finish.abort());
-  let ended = false;
-  try {
-    await options.runStage(stage);
-    ended = !options.stop.aborted && !late;
-  } finally {
-    over.abort();
-    await listening;
-    const left = await preparing;
-    if (left && !ended) await options.onSlotUnused();
-  }
-  const made = await preparing;
-  if (late) throw handoverLate();
-  if (!made || !ended) return undefined;
-  const snapshot = parseSnapshot(made.snapshot);
-  const again = ({ xid }: Identity): boolean => !made.exact || !sees(snapshot, xid);
-  return { made, beyond: toRuns((attempt.settled ?? []).filter(again)) };
+  return await new Polling(options).run();
+}
 
-  async function listenMeanwhile(): Promise<void> {
+class Polling {
+  private readonly options: PollingOptions;
+  private readonly source: TablePoll;
+  private readonly stage: Stage;
+  private readonly begunMs = performance.now();
+  private writtenMs = 0;
+  /** Settled since the slot was begun. */
+  private remembered: Identity[] | undefined;
+  private giveUpSlot = new AbortController();
+  /** What was polled beside an inexact slot was not settled in time. */
+  private late = false;
+  /** Ends the stage: there is a slot. */
+  private readonly finish = new AbortController();
+  /** The stage has ended. */
+  private readonly over = new AbortController();
+  private readonly ending: AbortSignal;
+
+  constructor(options: PollingOptions) {
+    this.options = options;
+    this.ending = AbortSignal.any([this.over.signal, options.stop]);
+    const { config, client, store } = options;
+    this.source = new TablePoll({ config, client, flush: () => store.touch(client) });
+    this.stage = new Stage({
+      ...options,
+      source: this.source,
+      settlement: new Settlement({ position: BigInt(BEFORE_ALL), before: [], beforeUntil: 0n }),
+      phase: 'polling',
+      slotCreatedLsn: 0n,
+      finish: this.finish.signal,
+      onWritten: (write) => this.written(write),
+    });
+  }
+
+  async run(): Promise<Polled | undefined> {
+    const { options } = this;
+    const listening = this.listen();
+    const preparing = this.prepare().finally(() => this.finish.abort());
+    let ended = false;
+    try {
+      await options.runStage(this.stage);
+      ended = !options.stop.aborted && !this.late;
+    } finally {
+      this.over.abort();
+      await listening;
+      const left = await preparing;
+      if (left && !ended) await options.onSlotUnused();
+    }
+    const made = await preparing;
+    if (this.late) throw handoverLate();
+    if (!made || !ended) return undefined;
+    return { made, beyond: this.broughtAgain(made) };
+  }
+
+  private written({ settled }: Write): void {
+    this.writtenMs = performance.now();
+    this.source.removed(settled.map(({ event }) => event.seq));
+    if (!this.remembered) return;
+    for (const { event } of settled) this.remembered.push({ seq: event.seq, xid: event.xid });
+    if (this.remembered.length > MAX_REMEMBERED) this.giveUpSlot.abort(new Error('it takes too long'));
+  }
+
+  private async listen(): Promise<void> {
+    const { config, observer } = this.options;
     const channel = config.notifyChannel;
     if (channel === undefined) return;
     await listenForWakeUps(
-      { config, channel, wake: () => source.wake(), onUseless: () => tellUseless(options.observer) },
-      over.signal,
+      { config, channel, wake: () => this.source.wake(), onUseless: () => tellUseless(observer) },
+      this.over.signal,
     );
   }
 
   /** Tries until a slot is made or the stage is over. */
-  async function prepare(): Promise<MadeSlot | undefined> {
-    const ending = AbortSignal.any([over.signal, options.stop]);
-    if (options.failedBefore) await rest(TRY_AGAIN_MS);
-    while (!ending.aborted) {
-      if (!options.makeSlot) await rest(TRY_AGAIN_MS);
-      else if (!timeToBegin()) await rest(CAUGHT_UP_LOOK_MS);
+  private async prepare(): Promise<MadeSlot | undefined> {
+    const { makeSlot, failedBefore } = this.options;
+    if (failedBefore) await this.rest(TRY_AGAIN_MS);
+    while (!this.ending.aborted) {
+      if (!makeSlot) await this.rest(TRY_AGAIN_MS);
+      else if (!this.timeToBegin()) await this.rest(CAUGHT_UP_LOOK_MS);
       else {
-        const slot = await attemptSlot(options.makeSlot, ending);
-        if (slot?.exact === false) await deliverWhatCameBefore();
+        const slot = await this.attempt(makeSlot);
+        if (slot?.exact === false) await this.deliverWhatCameBefore();
         if (slot) return slot;
-        await rest(TRY_AGAIN_MS);
+        await this.rest(TRY_AGAIN_MS);
       }
     }
     return undefined;
-
-    /**
-     * Nothing tells what was committed before the slot began. Once a look that began later is delivered whole, all of it
-     * is; and what the stream will bring again was settled since the slot was begun, and is remembered.
-     */
-    async function deliverWhatCameBefore(): Promise<void> {
-      const madeMs = performance.now();
-      const lateMs = madeMs + HANDOVER_DEADLINE_MS;
-      while (
-        source.completeLookBeganMs < madeMs + VISIBLE_MS &&
-        !ending.aborted &&
-        performance.now() < lateMs
-      )
-        await rest(CAUGHT_UP_LOOK_MS);
-      source.end();
-      // Until the stage has ended by itself.
-      await rest(Math.max(0, lateMs - performance.now()));
-      late = !ending.aborted;
-    }
-
-    async function rest(ms: number): Promise<void> {
-      await sleep(ms, undefined, { signal: ending }).catch(() => undefined);
-    }
   }
 
-  function timeToBegin(): boolean {
-    if (source.caughtUp && !stage.giants.active) return true;
+  /** A slot keeps the log from its beginning: with a backlog, or with the broker away, none is begun. */
+  private timeToBegin(): boolean {
+    if (this.source.caughtUp && !this.stage.giants.active) return true;
     const nowMs = performance.now();
-    return nowMs - begunMs > CAUGHT_UP_PATIENCE_MS && nowMs - writtenMs < WORKING_MS;
+    return nowMs - this.begunMs > CAUGHT_UP_PATIENCE_MS && nowMs - this.writtenMs < WORKING_MS;
   }
 
-  async function attemptSlot(
-    make: (signal: AbortSignal) => Promise<MadeSlot>,
-    ending: AbortSignal,
-  ): Promise<MadeSlot | undefined> {
-    attempt.giveUp = new AbortController();
-    attempt.settled = [];
+  private async attempt(make: (signal: AbortSignal) => Promise<MadeSlot>): Promise<MadeSlot | undefined> {
+    this.giveUpSlot = new AbortController();
+    this.remembered = [];
     try {
-      return await make(AbortSignal.any([ending, attempt.giveUp.signal]));
+      return await make(AbortSignal.any([this.ending, this.giveUpSlot.signal]));
     } catch (error) {
-      attempt.settled = undefined;
-      if (!ending.aborted) options.onSlotFailure(error);
+      this.remembered = undefined;
+      if (!this.ending.aborted) this.options.onSlotFailure(error);
       return undefined;
     }
+  }
+
+  /**
+   * Nothing tells what was committed before the slot began. Once a look that began later is delivered whole, all of it
+   * is; and what the stream will bring again was settled since the slot was begun, and is remembered.
+   */
+  private async deliverWhatCameBefore(): Promise<void> {
+    const { source, ending } = this;
+    const madeMs = performance.now();
+    const lateMs = madeMs + HANDOVER_DEADLINE_MS;
+    while (source.completeLookBeganMs < madeMs + VISIBLE_MS && !ending.aborted && performance.now() < lateMs)
+      await this.rest(CAUGHT_UP_LOOK_MS);
+    source.end();
+    // Until the stage has ended by itself.
+    await this.rest(Math.max(0, lateMs - performance.now()));
+    this.late = !ending.aborted;
+  }
+
+  /** What was settled beside the slot and is not in its snapshot; beside an inexact one, everything. */
+  private broughtAgain({ exact, snapshot }: MadeSlot): Run[] {
+    const seen = parseSnapshot(snapshot);
+    return toRuns((this.remembered ?? []).filter(({ xid }) => !exact || !sees(seen, xid)));
+  }
+
+  private async rest(ms: number): Promise<void> {
+    await pause(ms, this.ending);
   }
 }
 

@@ -1,5 +1,4 @@
 import { once } from 'node:events';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Broker } from './broker.ts';
 import type { Config } from './config/config.ts';
 import { RelayError } from './errors/errors.ts';
@@ -20,6 +19,7 @@ import { ProgressStore } from './pipeline/settle/progress.ts';
 import { Session, type CarriedProgress, type SessionEnd } from './session.ts';
 import { SlotKeeper } from './slot-keeper.ts';
 import type { Stage } from './stage.ts';
+import { pause } from './lifecycle/wait.ts';
 
 export interface RelayOptions {
   readonly config: Config;
@@ -266,7 +266,7 @@ export class Relay {
     const ending = AbortSignal.any([stop, over.signal, AbortSignal.timeout(HALT_MS)]);
     await this.broker.close();
     await this.leadership.release();
-    await sleep(YIELD_MS, undefined, { signal: ending }).catch(() => undefined);
+    await pause(YIELD_MS, ending);
     const lease = await this.acquire(ending).catch(() => undefined);
     if (lease) {
       const store = new ProgressStore(config, lease.token);

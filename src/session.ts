@@ -130,15 +130,21 @@ export class Session {
   /** A stop gives up connecting; later the connection is still needed, to write what is settled. */
   private async connect(connections: AbortSignal): Promise<Client | undefined> {
     const { config, stop } = this.options;
+    const connecting = connect(config.database.connection(), {
+      applicationName: 'outbox-relay',
+      signal: connections,
+      attempt: stop,
+      settings: SETTINGS,
+    });
+    return await this.unlessStopped(connecting);
+  }
+
+  /** What the work gives; undefined when it failed because of the stop. */
+  private async unlessStopped<T>(work: Promise<T>): Promise<T | undefined> {
     try {
-      return await connect(config.database.connection(), {
-        applicationName: 'outbox-relay',
-        signal: connections,
-        attempt: stop,
-        settings: SETTINGS,
-      });
+      return await work;
     } catch (error) {
-      if (!stop.aborted) throw error;
+      if (!this.options.stop.aborted) throw error;
       return undefined;
     }
   }
@@ -155,8 +161,9 @@ export class Session {
     }
     let start: StreamingStart;
     try {
-      start = await this.keeper.findStart(client, table);
+      start = await this.keeper.findStart(client, table, stop);
     } catch (error) {
+      if (stop.aborted) return;
       if (!this.keeper.givesWay(error)) throw error;
       // Once there is a slot, the next session begins with it.
       await this.poll(client, { reason: classify(error).code, makeSlot: this.makeSlot, failedBefore: true });
@@ -199,13 +206,11 @@ export class Session {
     });
     if (this.keeper.mayPoll)
       return await this.poll(client, { reason, makeSlot: this.makeSlot, failedBefore: false });
-    try {
-      const made = await this.makeSlot(stop);
-      return await handOver(this.store, client, made, { before: progress, polled: [] });
-    } catch (error) {
-      if (!stop.aborted) throw error;
-      return undefined;
-    }
+    return await this.unlessStopped(
+      this.makeSlot(stop).then((made) =>
+        handOver(this.store, client, made, { before: progress, polled: [] }),
+      ),
+    );
   }
 
   private readonly makeSlot = (signal: AbortSignal): Promise<MadeSlot> => this.keeper.makeSlot(signal);
@@ -315,7 +320,8 @@ export class Session {
       beforeUntil: await readEndOfLog(client),
     });
     await terminateHolder(client, this.store.slot);
-    const stream = await this.keeper.openStream(position, checked);
+    const stream = await this.unlessStopped(this.keeper.openStream(position, checked, stop));
+    if (!stream) return;
     try {
       observer.tell('streams', 'slot-trusted');
       const stage = new Stage({

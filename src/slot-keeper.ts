@@ -69,8 +69,8 @@ export class SlotKeeper {
     this.deletedAtOnce = config.deletedAtOnce ?? (await store.isDeletedAtOnce(client));
   }
 
-  /** Where to begin. Throws what stands in the way of streaming. */
-  async findStart(client: Client, table: OutboxTable): Promise<StreamingStart> {
+  /** Where to begin. Throws what stands in the way of streaming, or that the signal ended the look. */
+  async findStart(client: Client, table: OutboxTable, signal: AbortSignal): Promise<StreamingStart> {
     const { config, store } = this.options;
     await this.learnTruth(client);
     if (isPooled(client)) throw pooler();
@@ -78,7 +78,7 @@ export class SlotKeeper {
     const { database } = checked;
     const retentionLimitBytes = this.mayPoll ? config.walRetentionLimitBytes : Infinity;
     const found = await this.withReplication((replication) =>
-      findStart({ config, client, replication, store, database, retentionLimitBytes }),
+      findStart({ config, client, replication, store, database, retentionLimitBytes, signal }),
     );
     if (found.slot) this.tellInvalidation(found.slot);
     await this.tellAbandoned(client);
@@ -145,7 +145,7 @@ export class SlotKeeper {
     try {
       // Not ended by the signal: it also drops what was half made.
       const [dropper, importer] = [await open(), await open(signal)];
-      const { failover } = await this.findStart(dropper, await checkTable(dropper, config));
+      const { failover } = await this.findStart(dropper, await checkTable(dropper, config), signal);
       await dropSlot(dropper, this.slot);
       const stopping = AbortSignal.any([signal, giveUp.signal]);
       stopping.throwIfAborted();
@@ -182,6 +182,7 @@ export class SlotKeeper {
         giveUp.abort(error);
         await dropSlot(watcher, this.slot);
       },
+      onGuard: this.tellGuard,
       signal: over.signal,
     });
     this.endWatch = async () => {
@@ -269,6 +270,7 @@ export class SlotKeeper {
     await watchRetention({
       config,
       signal,
+      onGuard: this.tellGuard,
       onTooMuch: async (error, watcher) => {
         const { code, message, advice } = error;
         observer.changes.report('retention', code, { level: 'warn', message, fields: { advice } });
@@ -280,27 +282,42 @@ export class SlotKeeper {
     });
   }
 
-  async openStream(startLsn: bigint, checked: Preflight): Promise<ReplicationStream> {
+  private readonly tellGuard = (broken: unknown): void => {
+    const code = broken === undefined ? 'looks' : classify(broken).code;
+    this.options.observer.changes.report('retention-guard', code, {
+      level: broken === undefined ? 'debug' : 'warn',
+      message:
+        broken === undefined
+          ? 'the slot is looked after'
+          : 'nobody can look now how much of the log the slot keeps, or give it up; it is tried again',
+      fields: { slot: this.options.config.slotName, ...(broken === undefined ? {} : { error: broken }) },
+    });
+  };
+
+  async openStream(startLsn: bigint, checked: Preflight, signal: AbortSignal): Promise<ReplicationStream> {
     const { config } = this.options;
     const { outbox } = config;
     const connection = config.database.connection();
     return attemptEach(connection, (tls) =>
-      ReplicationStream.open({
-        clientConfig: { ...clientConfig(connection, tls), application_name: 'outbox-relay' },
-        slotName: config.slotName,
-        publicationName: config.publicationName,
-        startLsn,
-        outbox: {
-          schema: outbox.schema,
-          table: outbox.table,
-          seqColumn: outbox.columns.seq,
-          xidColumn: outbox.columns.xid,
-          requiredColumns: checked.requiredColumns,
-          foreignOids: checked.foreignOids,
+      ReplicationStream.open(
+        {
+          clientConfig: { ...clientConfig(connection, tls), application_name: 'outbox-relay' },
+          slotName: config.slotName,
+          publicationName: config.publicationName,
+          startLsn,
+          outbox: {
+            schema: outbox.schema,
+            table: outbox.table,
+            seqColumn: outbox.columns.seq,
+            xidColumn: outbox.columns.xid,
+            requiredColumns: checked.requiredColumns,
+            foreignOids: checked.foreignOids,
+          },
+          maxEventBytes: config.maxEventBytes,
+          walSenderTimeoutMs: checked.walSenderTimeoutMs,
         },
-        maxEventBytes: config.maxEventBytes,
-        walSenderTimeoutMs: checked.walSenderTimeoutMs,
-      }),
+        signal,
+      ),
     );
   }
 

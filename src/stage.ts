@@ -2,7 +2,9 @@ import type { Client } from 'pg';
 import type { Config } from './config/config.ts';
 import { RelayError } from './errors/errors.ts';
 import { classify } from './errors/policy.ts';
+import { backoffMs } from './lifecycle/backoff.ts';
 import { faultPoint } from './lifecycle/fault-point.ts';
+import { within } from './lifecycle/wait.ts';
 import type { Observer } from './observe/observer.ts';
 import type { Source } from './pipeline/capture/source.ts';
 import type { Address } from './pipeline/envelope/router.ts';
@@ -46,6 +48,8 @@ export interface StageEnd {
 
 /** A publisher answers within its own deadline; this one only guards against an answer that never comes. */
 const OUTCOME_DEADLINE_MS = 60_000;
+/** Of a lane whose messages the broker refused or did not answer. */
+const RETRY = { firstMs: 100, maxMs: 5_000 };
 const SWEEP_INTERVAL_MS = 5_000;
 /** Under an old snapshot elsewhere, dead rows make a sweep slow: it rests so many times as long as it took. */
 const SWEEP_REST = 20;
@@ -87,7 +91,7 @@ export class Stage {
         maxAttempts: config.maxAttempts,
         topicGraceMs: config.topicGraceMs,
         maxStuckEvents: Math.floor(config.maxInFlightEvents / 2),
-        retryDelayMs: (failures) => retryDelayMs(failures, Math.random()),
+        retryDelayMs: (failures) => backoffMs(RETRY, failures, Math.random()),
       },
       window: { maxEvents: config.maxInFlightEvents, maxBytes: config.maxInFlightBytes },
       onDurable: (durable) => observer.durable(durable),
@@ -130,8 +134,7 @@ export class Stage {
     clearInterval(sweeping);
     this.options.client.removeListener('end', this.onConnectionEnd);
     this.settler.drain();
-    const written = await within(settling, budgetMs());
-    if (!written) this.fail(writeTimeout());
+    await within(settling, budgetMs(), () => this.fail(writeTimeout()));
     settlerSignal.abort(new Error('the stage has ended'));
     await upkeep;
     const error: unknown = this.failure.signal.aborted ? this.failure.signal.reason : undefined;
@@ -192,23 +195,6 @@ export class Stage {
     };
     return setInterval(() => void step().catch((error: Error) => this.fail(error)), SWEEP_INTERVAL_MS);
   }
-}
-
-/** Half a tenth of a second at first, five seconds at most; spread, so that lanes do not return all at once. */
-function retryDelayMs(failures: number, random: number): number {
-  const ceiling = Math.min(5_000, 100 * 2 ** Math.min(failures, 10));
-  return ceiling / 2 + (random * ceiling) / 2;
-}
-
-/** Whether the promise was settled in time. */
-async function within(promise: Promise<unknown>, deadlineMs: number): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined;
-  const deadline = new Promise<boolean>((resolve) => {
-    timer = setTimeout(() => resolve(false), deadlineMs);
-  });
-  const inTime = await Promise.race([promise.then(() => true), deadline]);
-  clearTimeout(timer);
-  return inTime;
 }
 
 /** Ends the session once: the next one knows it from the progress row. */

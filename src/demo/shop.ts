@@ -1,8 +1,8 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import type { DatabaseConnection } from '../config/config.ts';
 import { connect, disconnect } from '../postgres/connect.ts';
 import type { CommittedOrder } from './reckoning.ts';
+import { pause } from '../lifecycle/wait.ts';
 
 const CONNECTIONS = 4;
 /** One transaction in this many is rolled back after its event was written, one holds two orders. */
@@ -171,5 +171,5 @@ function pick<T>(list: readonly T[], random: () => number): T {
 
 async function sleepUntil(dueMs: number, signal: AbortSignal): Promise<void> {
   const restMs = dueMs - performance.now();
-  if (restMs > 0) await sleep(restMs, undefined, { signal }).catch(() => undefined);
+  if (restMs > 0) await pause(restMs, signal);
 }

@@ -1,11 +1,25 @@
-import { setTimeout as sleep } from 'node:timers/promises';
+import { pause } from './wait.ts';
 
-/** The one back-off of the relay: capped, with jitter, ended by abort. Source: "full jitter", half of the delay kept. */
+export interface BackoffRange {
+  readonly firstMs: number;
+  readonly maxMs: number;
+}
+
+/**
+ * Milliseconds until the next try after so many failures: doubled each time, capped, and spread so that not all return
+ * at once. Source: "full jitter", half of the delay kept. Pure: `random` is in [0, 1).
+ */
+export function backoffMs({ firstMs, maxMs }: BackoffRange, failures: number, random: number): number {
+  const ceiling = Math.min(maxMs, firstMs * 2 ** Math.min(failures, 30));
+  return ceiling / 2 + (random * ceiling) / 2;
+}
+
+/** The one back-off of the relay, for who fails in a row. */
 export class Backoff {
   private failures = 0;
-  private readonly options: { firstMs: number; maxMs: number; random: () => number };
+  private readonly options: BackoffRange & { readonly random: () => number };
 
-  constructor(options: { firstMs: number; maxMs: number; random?: () => number }) {
+  constructor(options: BackoffRange & { readonly random?: () => number }) {
     this.options = { random: Math.random, ...options };
   }
 
@@ -16,10 +30,7 @@ export class Backoff {
 
   /** Milliseconds until the next try; counts a failure. */
   next(): number {
-    const { firstMs, maxMs, random } = this.options;
-    const ceiling = Math.min(maxMs, firstMs * 2 ** Math.min(this.failures, 30));
-    this.failures++;
-    return ceiling / 2 + (random() * ceiling) / 2;
+    return backoffMs(this.options, this.failures++, this.options.random());
   }
 
   reset(): void {
@@ -28,6 +39,6 @@ export class Backoff {
 
   /** Waits for the next try. Resolves early (without throwing) when the signal aborts. */
   async wait(signal: AbortSignal): Promise<void> {
-    await sleep(this.next(), undefined, { signal }).catch(() => undefined);
+    await pause(this.next(), signal);
   }
 }

@@ -1,10 +1,10 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import type { Config } from '../config/config.ts';
 import { connect, disconnect } from '../postgres/connect.ts';
 import { qualified } from '../postgres/identifier.ts';
 import { isProvenDead, nameOfThisProcess } from './holder.ts';
 import { Lease, LeaseWatch, readClocks, type LeaseRow } from './lease.ts';
+import { pause, within } from './wait.ts';
 
 /** How often who waits looks at the lease, and who holds it renews it. */
 const LOOK_MS = 250;
@@ -62,7 +62,7 @@ export class Leadership {
       if (lease) return this.hold(lease);
       if (!told && waitMs > 0) this.options.onStandby();
       told ||= waitMs > 0;
-      await sleep(Math.min(LOOK_MS, Math.max(1, waitMs)), undefined, { signal }).catch(() => undefined);
+      await pause(Math.min(LOOK_MS, Math.max(1, waitMs)), signal);
     }
     return undefined;
   }
@@ -78,7 +78,7 @@ export class Leadership {
     lease?.end();
     const { client } = this;
     if (lease && held && client) {
-      await within(
+      await answered(
         client.query(`update ${this.table} set holder = null where slot_name = $1 and token = $2`, [
           this.options.config.slotName,
           lease.token.toString(),
@@ -104,7 +104,7 @@ export class Leadership {
   /** Also through an outage of the database, however long: nobody else can take the lease meanwhile either. */
   private async renew(lease: Lease, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      await sleep(RENEW_MS, undefined, { signal }).catch(() => undefined);
+      await pause(RENEW_MS, signal);
       if (signal.aborted) return;
       const sent = readClocks();
       const renewed = await this.ask(signal, (client) => this.prolong(client, lease)).catch(
@@ -176,12 +176,12 @@ export class Leadership {
   /** On the open connection, or on a new one; one that failed or does not answer in time is not used again. */
   private async ask<T>(signal: AbortSignal, question: (client: Client) => Promise<T>): Promise<T> {
     try {
-      this.client ??= await within(this.open(signal), OPEN_DEADLINE_MS);
-      return await within(question(this.client));
+      this.client ??= await answered(this.open(signal), OPEN_DEADLINE_MS);
+      return await answered(question(this.client));
     } catch (error) {
       await this.drop();
       // A server that refuses at once would be asked without a pause.
-      await sleep(RECONNECT_MS, undefined, { signal }).catch(() => undefined);
+      await pause(RECONNECT_MS, signal);
       throw error;
     }
   }
@@ -210,17 +210,8 @@ export class Leadership {
   }
 }
 
-async function within<T>(answer: Promise<T>, deadlineMs = ANSWER_DEADLINE_MS): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(
-      () => reject(Object.assign(new Error('the lease was not answered in time'), { code: 'ETIMEDOUT' })),
-      deadlineMs,
-    );
+async function answered<T>(answer: Promise<T>, deadlineMs = ANSWER_DEADLINE_MS): Promise<T> {
+  return await within(answer, deadlineMs, () => {
+    throw Object.assign(new Error('the lease was not answered in time'), { code: 'ETIMEDOUT' });
   });
-  try {
-    return await Promise.race([answer, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

@@ -1,11 +1,12 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import type { Config } from '../config/config.ts';
 import { connect, disconnect } from '../postgres/connect.ts';
 import { qualified, quoteIdentifier } from '../postgres/identifier.ts';
+import { isUndelivered } from '../postgres/undelivered.ts';
 import { lagSeconds } from './lag.ts';
 import type { WalStatus } from './metrics.ts';
 import type { Observer } from './observer.ts';
+import { pause } from '../lifecycle/wait.ts';
 
 const INTERVAL_MS = 1_000;
 /** Up to here pending rows are counted; beyond it their number is estimated from `seq`. */
@@ -57,7 +58,7 @@ export class Monitor {
       } catch (error) {
         // The session meets the same trouble and reports it; here it shows as lag.
         this.observer.log.debug('the probe of the database failed', { error });
-        await sleep(INTERVAL_MS, undefined, { signal }).catch(() => undefined);
+        await pause(INTERVAL_MS, signal);
       }
     }
   }
@@ -104,7 +105,7 @@ export class Monitor {
       const sentMs = performance.now();
       await this.probe(client, sentMs);
       const restMs = Math.max(10, INTERVAL_MS - (performance.now() - sentMs));
-      await sleep(restMs, undefined, { signal }).catch(() => undefined);
+      await pause(restMs, signal);
     }
   }
 
@@ -146,7 +147,7 @@ export class Monitor {
     if (cleanup === 'none') return `select ${deadLetters}`;
     const seq = quoteIdentifier(outbox.columns.seq);
     const created = this.hasCreatedAt ? quoteIdentifier(outbox.columns.createdAt) : 'null::timestamptz';
-    const waiting = cleanup === 'mark' ? `where ${quoteIdentifier(outbox.columns.deliveredAt)} is null` : '';
+    const waiting = `where ${isUndelivered(outbox, cleanup)}`;
     // One walk along the index: between two vacuums it passes entries of every row that was delivered meanwhile.
     return `with waiting as materialized (
         select ${seq} as seq, ${created} as created from ${table} ${waiting} order by ${seq} limit ${MAX_COUNTED}),

@@ -1,4 +1,5 @@
 import { faultPoint } from '../lifecycle/fault-point.ts';
+import { orAborted, within } from '../lifecycle/wait.ts';
 import type { OutboxEvent } from './capture/event.ts';
 import type { Batch, Source } from './capture/source.ts';
 import { isUnaddressable, type Address } from './envelope/router.ts';
@@ -47,18 +48,13 @@ export class Pipeline {
       this.accept(batch);
       await this.window.room(signal, () => this.remembersTooMuch());
     }
-    await unlessAborted(this.dispatcher.idle(), signal);
+    await orAborted(this.dispatcher.idle(), signal).catch(() => undefined);
   }
 
   /** Sends nothing more and waits for what the broker has. Resolves with how many sends have no known outcome. */
   async stop(deadlineMs: number): Promise<number> {
     this.dispatcher.stop();
-    let timer: NodeJS.Timeout | undefined;
-    const deadline = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, deadlineMs);
-    });
-    await Promise.race([this.dispatcher.idle(), deadline]);
-    clearTimeout(timer);
+    await within(this.dispatcher.idle(), deadlineMs, () => undefined);
     return this.dispatcher.unknown;
   }
 
@@ -121,15 +117,6 @@ export class Pipeline {
     if (parked.length > 0) faultPoint('after-park-decision');
     this.options.settler.add(settled);
   }
-}
-
-async function unlessAborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return;
-  const { promise: aborted, resolve } = Promise.withResolvers<void>();
-  const onAbort = (): void => resolve();
-  signal.addEventListener('abort', onAbort, { once: true });
-  await Promise.race([promise, aborted]);
-  signal.removeEventListener('abort', onAbort);
 }
 
 function toSettled(verdict: Verdict): Settled {

@@ -91,7 +91,6 @@ export async function connect(
     readonly signal: AbortSignal;
     /** Ends the attempt alone: a connection that is open outlives it. */
     readonly attempt?: AbortSignal;
-    readonly replication?: false;
     /** Session settings over the usual ones. */
     readonly settings?: Readonly<Record<string, string>>;
     /** Longer than its `statement_timeout`. */

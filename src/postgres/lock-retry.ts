@@ -8,6 +8,11 @@ const PAUSE_MS = 1_000;
 const ATTEMPTS = 60;
 const LOCK_NOT_AVAILABLE = '55P03';
 
+/** Whether a statement gave up waiting for a lock (`lock_timeout`, `nowait`). */
+export function isLockTimeout(error: unknown): boolean {
+  return (error as { code?: unknown }).code === LOCK_NOT_AVAILABLE;
+}
+
 /**
  * Runs `action`, again after a pause while it fails because of a lock. Throws RelayError('retry') after the last
  * attempt, and every other error as it is.
@@ -25,7 +30,7 @@ export async function withLockRetry<T>(
     try {
       return await action();
     } catch (error) {
-      if ((error as { code?: unknown }).code !== LOCK_NOT_AVAILABLE) throw error;
+      if (!isLockTimeout(error)) throw error;
       if (attempt >= lockAttempts) throw gaveUp(attempt, error);
       onProgress?.(
         `a transaction holds a lock that is needed; attempt ${attempt + 1} of ${lockAttempts} follows`,

@@ -2,6 +2,7 @@ import type { Client } from 'pg';
 import type { OutboxConfig } from '../config/config.ts';
 import { derivedName, qualified, quoteIdentifier } from './identifier.ts';
 import type { OutboxTable } from './outbox-table.ts';
+import { isUnmarked } from './undelivered.ts';
 
 export interface IndexPlan {
   readonly statements: readonly string[];
@@ -18,7 +19,7 @@ export async function planUndeliveredIndex(
   outbox: OutboxConfig,
   table: OutboxTable | undefined,
 ): Promise<IndexPlan | undefined> {
-  const { seq, deliveredAt } = outbox.columns;
+  const { seq } = outbox.columns;
   const name = derivedName(outbox.table, '_undelivered');
   const full = qualified(outbox.schema, name);
   const state = await readState(client, full, qualified(outbox.schema, outbox.table));
@@ -30,7 +31,7 @@ export async function planUndeliveredIndex(
   const word = concurrently ? ' concurrently' : '';
   const statements = [
     `create index${word} ${quoteIdentifier(name)} on ${qualified(outbox.schema, outbox.table)} ` +
-      `(${quoteIdentifier(seq)}) where ${quoteIdentifier(deliveredAt)} is null`,
+      `(${quoteIdentifier(seq)}) where ${isUnmarked(outbox)}`,
   ];
   // An interrupted build leaves its name behind.
   if (left) statements.unshift(`drop index${word} if exists ${full}`);

@@ -138,24 +138,28 @@ export class CaptureScene {
 
   async openStream(
     changes: Partial<StreamOptions> & Pick<StreamOptions, 'startLsn'>,
+    signal = new AbortController().signal,
   ): Promise<ReplicationStream> {
     const { outbox, slotName, publicationName } = this.config;
-    return await ReplicationStream.open({
-      clientConfig: clientConfig(this.config.database.connection()),
-      slotName,
-      publicationName,
-      outbox: {
-        schema: outbox.schema,
-        table: outbox.table,
-        seqColumn: outbox.columns.seq,
-        xidColumn: outbox.columns.xid,
-        requiredColumns: [outbox.columns.id, outbox.columns.payload],
-        foreignOids: new Set(),
+    return await ReplicationStream.open(
+      {
+        clientConfig: clientConfig(this.config.database.connection()),
+        slotName,
+        publicationName,
+        outbox: {
+          schema: outbox.schema,
+          table: outbox.table,
+          seqColumn: outbox.columns.seq,
+          xidColumn: outbox.columns.xid,
+          requiredColumns: [outbox.columns.id, outbox.columns.payload],
+          foreignOids: new Set(),
+        },
+        maxEventBytes: this.config.maxEventBytes,
+        walSenderTimeoutMs: 60_000,
+        ...changes,
       },
-      maxEventBytes: this.config.maxEventBytes,
-      walSenderTimeoutMs: 60_000,
-      ...changes,
-    });
+      signal,
+    );
   }
 
   /** What a snapshot of now sees, read as at a first start. */

@@ -44,9 +44,10 @@ export async function findStart(options: {
   readonly database: string;
   /** Beyond it a slot is given up; Infinity where the table can't be polled instead. */
   readonly retentionLimitBytes: number;
+  readonly signal: AbortSignal;
 }): Promise<Found> {
   const { config, client, store, database, retentionLimitBytes } = options;
-  const session = await ReplicationSession.open(options.replication);
+  const session = await ReplicationSession.open(options.replication, options.signal);
   try {
     const system = await session.identifySystem();
     const progress = await store.read(client);
@@ -81,14 +82,14 @@ export async function makeSlot(options: {
   readonly signal: AbortSignal;
 }): Promise<MadeSlot> {
   const { slotName, failover, inexact, client, replication, signal } = options;
-  const session = await ReplicationSession.open(replication);
+  const session = await ReplicationSession.open(replication, signal);
   try {
     const system = await session.identifySystem();
     const { createdLsn, snapshotName } = await session
-      .createSlot({ slotName, failover, withSnapshot: true }, signal)
+      .createSlot({ slotName, failover, withSnapshot: true })
       .catch(async (error: unknown) => {
         if (!inexact || !isSnapshotTooLarge(error)) throw error;
-        return await session.createSlot({ slotName, failover, withSnapshot: false }, signal);
+        return await session.createSlot({ slotName, failover, withSnapshot: false });
       });
     faultPoint('after-slot-create');
     const snapshot = await readSnapshot(client, snapshotName);

@@ -1,7 +1,7 @@
 import type { Bytes } from '../capture/byte-range.ts';
 import type { OutboxEvent } from '../capture/event.ts';
 
-/** An event with its address and content, ready for any broker. The table of parts is the README's "Message". */
+/** An event with its address and content, ready for any broker. The table of parts is the README's "What arrives". */
 export interface Message {
   readonly event: OutboxEvent;
   /** Kafka: the topic. RabbitMQ: the exchange. */

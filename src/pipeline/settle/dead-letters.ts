@@ -1,7 +1,9 @@
 import type { Client } from 'pg';
 import type { Config } from '../../config/config.ts';
+import { readColumns, type Column } from '../../postgres/columns.ts';
 import { qualified, quoteIdentifier, quoteLiteral } from '../../postgres/identifier.ts';
 import { parseSnapshot, sees } from '../../postgres/snapshot.ts';
+import { isUnmarked } from '../../postgres/undelivered.ts';
 import { BYTEA_OID } from '../capture/bytea.ts';
 import { rowBytes, type OutboxEvent } from '../capture/event.ts';
 import type { Settled } from './settlement.ts';
@@ -14,12 +16,6 @@ const LARGE_BYTES = 16 * 1_048_576;
 /** Stored so small, jsonb can't print more than a few hundred MiB (numbers of 131,072 digits, compressed). */
 const SMALL_JSONB_BYTES = 256;
 const JSONB_OID = 3802;
-
-interface Column {
-  readonly name: string;
-  readonly oid: number;
-  readonly fixed: boolean;
-}
 
 /** Whether the row is better moved inside the database: it is not here, or too large for a parameter. */
 export function isGiant(event: OutboxEvent): boolean {
@@ -73,15 +69,6 @@ export async function parkFromTable(
   const [row] = rows as [{ found: string; snapshot: string }];
   if (row.found === 'true') return 'parked';
   return isVisible(event, row.snapshot) ? 'gone' : 'unseen';
-}
-
-async function readColumns(client: Client, table: string): Promise<Column[]> {
-  const { rows } = await client.query<{ name: string; oid: string; fixed: string }>(
-    `select attname as name, atttypid as oid, (attlen > 0)::text as fixed from pg_attribute
-      where attrelid = $1::regclass and attnum > 0 and not attisdropped order by attnum`,
-    [table],
-  );
-  return rows.map(({ name, oid, fixed }) => ({ name, oid: Number(oid), fixed: fixed === 'true' }));
 }
 
 function statement(config: Config, columns: readonly Column[]): string {
@@ -143,7 +130,7 @@ function removal({ cleanup, outbox }: Config, table: string, isRow: string): str
   if (cleanup === 'none') return 'select 1';
   if (cleanup === 'delete') return `delete from ${table} o where ${isRow}`;
   const delivered = quoteIdentifier(outbox.columns.deliveredAt);
-  return `update ${table} o set ${delivered} = clock_timestamp() where ${isRow} and ${delivered} is null`;
+  return `update ${table} o set ${delivered} = clock_timestamp() where ${isRow} and ${isUnmarked(outbox)}`;
 }
 
 /** A row from another server's dump carries an id that means nothing here; the stream says which transaction wrote it. */

@@ -2,6 +2,7 @@ import type { Client } from 'pg';
 import type { Config } from '../../config/config.ts';
 import { RelayError } from '../../errors/errors.ts';
 import { qualified, quoteIdentifier } from '../../postgres/identifier.ts';
+import { isUndelivered } from '../../postgres/undelivered.ts';
 import { parseLsn } from '../../postgres/lsn.ts';
 import { publicationCovers } from '../../postgres/publication.ts';
 import { TablePass } from '../capture/polling/table-pass.ts';
@@ -110,8 +111,7 @@ export class OrphanSweep {
     const { cleanup, outbox } = this.options.config;
     if (cleanup === 'none') return `''`;
     const seq = quoteIdentifier(outbox.columns.seq);
-    const waiting = cleanup === 'mark' ? `where ${quoteIdentifier(outbox.columns.deliveredAt)} is null` : '';
-    return `array_to_string(array(select ${seq} from ${qualified(outbox.schema, outbox.table)} ${waiting}
+    return `array_to_string(array(select ${seq} from ${qualified(outbox.schema, outbox.table)} where ${isUndelivered(outbox, cleanup)}
       order by ${seq} limit ${MAX_ORPHANS_PER_SWEEP}), ',')`;
   }
 }

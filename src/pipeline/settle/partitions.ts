@@ -1,10 +1,11 @@
 import type { Client } from 'pg';
+import { isLockTimeout } from '../../postgres/lock-retry.ts';
 import type { Config } from '../../config/config.ts';
 import { qualified, quoteIdentifier } from '../../postgres/identifier.ts';
+import { isUnmarked } from '../../postgres/undelivered.ts';
 import { partitionState, readPartitionedTable, refusePooler } from './partition-catalog.ts';
 import { endedPartitions, type EndedPartition, type Partition } from './partition-range.ts';
 
-const LOCK_NOT_AVAILABLE = '55P03';
 /** Without clean-up the whole partition is read to find a row that is not delivered. */
 const CHECK_TIMEOUT_MS = 3_600_000;
 
@@ -122,7 +123,7 @@ export class PartitionDropper {
     const { outbox, cleanup } = this.config;
     const left = {
       delete: `exists (select from ${name})`,
-      mark: `exists (select from ${name} where ${quoteIdentifier(outbox.columns.deliveredAt)} is null)`,
+      mark: `exists (select from ${name} where ${isUnmarked(outbox)})`,
       // Several relays may read a table that none of them cleans up: all must be through with it.
       none: `exists (select from ${this.progress} g where g.outbox_table = $1 and (g.horizon is null or exists (
                select from ${name} where not pg_visible_in_snapshot(${quoteIdentifier(outbox.columns.xid)}, g.horizon::pg_snapshot))))`,
@@ -177,8 +178,8 @@ export class PartitionDropper {
 }
 
 async function unlessLocked<T>(attempt: Promise<T>): Promise<T | undefined> {
-  return await attempt.catch((error: { code?: unknown }) => {
-    if (error.code !== LOCK_NOT_AVAILABLE) throw error;
+  return await attempt.catch((error: unknown) => {
+    if (!isLockTimeout(error)) throw error;
     return undefined;
   });
 }

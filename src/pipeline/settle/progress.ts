@@ -5,6 +5,7 @@ import { qualified, quoteIdentifier, quoteLiteral } from '../../postgres/identif
 import { formatLsn, parseLsn } from '../../postgres/lsn.ts';
 import { LOG_ENDS, parseLogEnds, type LogEnds } from '../../postgres/log-position.ts';
 import { parseSnapshot } from '../../postgres/snapshot.ts';
+import { isUnmarked } from '../../postgres/undelivered.ts';
 import { deadLetterOf } from './dead-letters.ts';
 import type { LedSlot } from '../capture/streaming/slot.ts';
 import { flattenRuns, unflattenRuns, type Run } from './settled-runs.ts';
@@ -236,7 +237,7 @@ export class ProgressStore {
     if (cleanup === 'delete') return `delete from ${table} o using noted where ${settled} returning 1`;
     const delivered = quoteIdentifier(outbox.columns.deliveredAt);
     return `update ${table} o set ${delivered} = clock_timestamp() from noted
-             where ${settled} and o.${delivered} is null returning 1`;
+             where ${settled} and ${isUnmarked(outbox)} returning 1`;
   }
 
   private async mustUpdateSlot(

@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import type { Config } from '../../config/config.ts';
 import { classify } from '../../errors/policy.ts';
@@ -7,6 +6,7 @@ import { connect, disconnect } from '../../postgres/connect.ts';
 import { MarkRetention } from './mark-retention.ts';
 import { LOCK_TIMEOUT } from './partition-catalog.ts';
 import { PartitionDropper } from './partitions.ts';
+import { pause } from '../../lifecycle/wait.ts';
 
 /** Between two looks when there is nothing to do. */
 const IDLE_MS = 5_000;
@@ -65,7 +65,7 @@ export class Upkeep {
       } catch (error) {
         if (signal.aborted) return;
         this.tell(error);
-        await sleep(IDLE_MS, undefined, { signal }).catch(() => undefined);
+        await pause(IDLE_MS, signal);
       }
     }
   }
@@ -76,7 +76,7 @@ export class Upkeep {
       const more = (await this.marks?.step(client, beganMs)) === true;
       const waitMs = more ? 0 : await this.dropPartition(client);
       const restMs = Math.max(REST * (performance.now() - beganMs), waitMs);
-      await sleep(restMs, undefined, { signal }).catch(() => undefined);
+      await pause(restMs, signal);
     }
   }
 

@@ -1,13 +1,13 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import type { Config } from '../../../config/config.ts';
 import { faultPoint } from '../../../lifecycle/fault-point.ts';
-import { parseLsn } from '../../../postgres/lsn.ts';
+import { readLogEnds } from '../../../postgres/log-position.ts';
 import type { Batch, Source } from '../source.ts';
 import { standbysHave } from '../streaming/failover-slot.ts';
 import { LowerBound } from './lower-bound.ts';
 import { readDrawers, readNumbering, type Numbering } from './numbering.ts';
 import { PAGE_ROWS, TableReader } from './table-reader.ts';
+import { pause } from '../../../lifecycle/wait.ts';
 
 export interface TablePollOptions {
   readonly config: Config;
@@ -98,7 +98,7 @@ export class TablePoll implements Source {
       idleMs = fresh.length > 0 ? MIN_IDLE_MS : Math.min(idleMs * 2, MAX_IDLE_MS);
       // However many notifications come, a look is not made sooner than this.
       const leastMs = Math.max(more ? 0 : MIN_IDLE_MS, lookMs > SLOW_LOOK_MS ? lookMs : 0);
-      if (leastMs > 0) await sleep(leastMs, undefined, { signal }).catch(() => undefined);
+      if (leastMs > 0) await pause(leastMs, signal);
       if (!more && idleMs > leastMs) await this.restUntilWoken(idleMs - leastMs, signal);
     }
   }
@@ -148,16 +148,13 @@ export class TablePoll implements Source {
     const { client, config, flush } = this.options;
     let inserted: bigint | undefined;
     for (;;) {
-      const { rows } = await client.query<{ inserted: string; flushed: string }>(
-        'select pg_current_wal_insert_lsn()::text as inserted, pg_current_wal_flush_lsn()::text as flushed',
-      );
-      const [row] = rows as [{ inserted: string; flushed: string }];
-      inserted ??= parseLsn(row.inserted);
-      if (parseLsn(row.flushed) >= inserted) break;
+      const ends = await readLogEnds(client);
+      inserted ??= ends.inserted;
+      if (ends.flushed >= inserted) break;
       await flush();
     }
     while (config.slotFailover && !(await standbysHave(client, inserted))) {
-      await sleep(STANDBY_LOOK_MS, undefined, { signal }).catch(() => undefined);
+      await pause(STANDBY_LOOK_MS, signal);
       if (signal.aborted) return false;
     }
     return true;

@@ -1,6 +1,8 @@
 import type { Client } from 'pg';
 import type { Config } from '../../../config/config.ts';
+import { readColumns } from '../../../postgres/columns.ts';
 import { qualified, quoteIdentifier } from '../../../postgres/identifier.ts';
+import { isUndelivered } from '../../../postgres/undelivered.ts';
 import type { OutboxEvent, Transaction } from '../event.ts';
 import { parseIdentity } from '../identity.ts';
 import type { Batch } from '../source.ts';
@@ -74,14 +76,15 @@ export class TableReader {
   }
 
   private async readPage(wanted: WantedRows, after: number, size: string): Promise<PageRow[]> {
-    const { config, client } = this;
-    const { columns } = config.outbox;
+    const { client } = this;
+    const { outbox, cleanup } = this.config;
+    const { columns } = outbox;
     const seq = quoteIdentifier(columns.seq);
     const { condition, values } = whereOf(wanted, seq, quoteIdentifier(columns.xid));
     const { rows } = await client.query<{ seq: string; bytes: string | null }>(
       `select ${seq} as seq, ${size} as bytes
          from ${this.table}
-        where ${[`${seq} > $1`, ...this.undeliveredCondition()].join(' and ')} ${condition} order by ${seq} limit $2`,
+        where ${seq} > $1 and ${isUndelivered(outbox, cleanup)} ${condition} order by ${seq} limit $2`,
       [after, PAGE_ROWS, ...values],
     );
     return rows.map((row) => ({ seq: parseIdentity(columns.seq, row.seq), bytes: Number(row.bytes ?? 0) }));
@@ -92,13 +95,13 @@ export class TableReader {
    * beginning there is no condition: a row without a valid number must be told, not left out.
    */
   async undelivered({ limit, from, numbering }: LookRequest): Promise<LookAnswer> {
-    const { columns } = this.config.outbox;
+    const { outbox, cleanup } = this.config;
+    const { columns } = outbox;
     const seq = quoteIdentifier(columns.seq);
-    const conditions = [...this.undeliveredCondition(), ...(from === undefined ? [] : [`${seq} >= $2`])];
-    const where = conditions.length > 0 ? `where ${conditions.join(' and ')}` : '';
+    const beyond = from === undefined ? '' : `and ${seq} >= $2`;
     const { rows } = await this.client.query<{ seqs: string; drawn: string | null; took_ms: string }>(
       `select array_to_string(array(
-                select ${seq} from ${this.table} ${where} order by ${seq} limit $1), ',', 'NULL') as seqs,
+                select ${seq} from ${this.table} where ${isUndelivered(outbox, cleanup)} ${beyond} order by ${seq} limit $1), ',', 'NULL') as seqs,
               ${numbering ? drawnFrom(numbering) : 'null'} as drawn,
               extract(epoch from clock_timestamp() - statement_timestamp()) * 1000 as took_ms`,
       from === undefined ? [limit] : [limit, from],
@@ -116,21 +119,12 @@ export class TableReader {
     return seqs.length === 0 ? [] : await this.nextPage({ seqs }, BEFORE_ALL);
   }
 
-  private undeliveredCondition(): readonly string[] {
-    const { cleanup, outbox } = this.config;
-    return cleanup === 'mark' ? [`${quoteIdentifier(outbox.columns.deliveredAt)} is null`] : [];
-  }
-
   private async readShape(): Promise<TableShape> {
-    const { rows } = await this.client.query<{ name: string; oid: string; fixed: string }>(
-      `select attname as name, atttypid as oid, (attlen > 0)::text as fixed from pg_attribute
-        where attrelid = $1::regclass and attnum > 0 and not attisdropped order by attnum`,
-      [this.table],
-    );
+    const columns = await readColumns(this.client, this.table);
     return {
-      columns: rows.map(({ name }) => name),
-      typeOids: new Map(rows.map(({ name, oid }) => [name, Number(oid)])),
-      fixed: new Set(rows.filter(({ fixed }) => fixed === 'true').map(({ name }) => name)),
+      columns: columns.map(({ name }) => name),
+      typeOids: new Map(columns.map(({ name, oid }) => [name, oid])),
+      fixed: new Set(columns.filter(({ fixed }) => fixed).map(({ name }) => name)),
     };
   }
 

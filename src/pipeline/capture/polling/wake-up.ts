@@ -1,10 +1,10 @@
 import { once } from 'node:events';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import type { Config } from '../../../config/config.ts';
 import { connect, disconnect } from '../../../postgres/connect.ts';
 import { quoteIdentifier } from '../../../postgres/identifier.ts';
 import { isPooled } from '../../../postgres/pooler.ts';
+import { pause } from '../../../lifecycle/wait.ts';
 
 export interface WakeUpOptions {
   readonly config: Config;
@@ -28,7 +28,7 @@ export async function listenForWakeUps(options: WakeUpOptions, signal: AbortSign
       options.onUseless();
       return;
     }
-    await sleep(RECONNECT_MS, undefined, { signal }).catch(() => undefined);
+    await pause(RECONNECT_MS, signal);
   }
 }
 

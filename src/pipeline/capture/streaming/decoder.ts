@@ -9,7 +9,7 @@ export interface PgoutputHandler {
   relation(relation: Relation): void;
   /** `leftOutBytes`: of values that were too large to be read; they are NULL in the tuple. */
   insert(relationOid: number, buffer: Buffer, start: number, end: number, leftOutBytes: number): void;
-  commit(endLsn: bigint, committedAtMs: number): void;
+  commit(endLsn: bigint): void;
 }
 
 /** Microseconds between the Unix epoch and PostgreSQL's, 2000-01-01. */
@@ -52,7 +52,7 @@ export function decodePgoutput(
       handler.begin(buffer.readUInt32BE(start + 17), readServerTimeMs(buffer, start + 9));
       break;
     case COMMIT:
-      handler.commit(buffer.readBigUInt64BE(start + 10), readServerTimeMs(buffer, start + 18));
+      handler.commit(buffer.readBigUInt64BE(start + 10));
       break;
     case RELATION:
       handler.relation(decodeRelation(buffer, start + 1));

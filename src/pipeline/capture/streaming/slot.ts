@@ -4,8 +4,8 @@ import { RelayError } from '../../../errors/errors.ts';
 import { classify } from '../../../errors/policy.ts';
 import { parseLsn } from '../../../postgres/lsn.ts';
 
-/** Answered from memory; later than this the server or the way to it is gone. */
-const IDENTIFY_TIMEOUT_MS = 30_000;
+/** Of a command that waits for nobody: later than this the server, or the way to it, is gone. */
+const COMMAND_TIMEOUT_MS = 30_000;
 
 const CLOSE_DEADLINE_MS = 1_000;
 const DROP_ATTEMPTS = 50;
@@ -100,67 +100,78 @@ export async function dropSlot(client: Client, slot: LedSlot): Promise<void> {
   }
 }
 
-/** A connection for replication commands outside a stream. */
+/** A connection for replication commands outside a stream. The signal cuts it, also while it is being made. */
 export class ReplicationSession {
   private readonly client: Client;
+  private readonly signal: AbortSignal;
 
-  private constructor(client: Client) {
+  private constructor(client: Client, signal: AbortSignal) {
     this.client = client;
+    this.signal = signal;
   }
 
-  static async open(config: ClientConfig): Promise<ReplicationSession> {
+  static async open(config: ClientConfig, signal: AbortSignal): Promise<ReplicationSession> {
+    signal.throwIfAborted();
     // Creating a slot waits for every running transaction, however long; a statement timeout must not end that.
     const options = `${config.options ?? ''} -c statement_timeout=0`;
     const client = new PgClient({ ...config, options, replication: 'database' } as ClientConfig);
     client.on('error', () => undefined);
-    await client.connect();
-    return new ReplicationSession(client);
+    const session = new ReplicationSession(client, signal);
+    signal.addEventListener('abort', session.destroy, { once: true });
+    try {
+      await client.connect();
+      return session;
+    } catch (error) {
+      await session.close();
+      throw error;
+    }
   }
 
   async identifySystem(): Promise<SystemIdentity> {
     const { rows } = await this.client.query<{ systemid: string; timeline: string }>({
       text: 'IDENTIFY_SYSTEM',
-      query_timeout: IDENTIFY_TIMEOUT_MS,
+      query_timeout: COMMAND_TIMEOUT_MS,
     } as QueryConfig);
     const row = rows[0];
     if (!row) throw new TypeError('IDENTIFY_SYSTEM returned nothing');
     return { systemIdentifier: row.systemid, timeline: Number(row.timeline) };
   }
 
-  /** Waits for the transactions that run now; `signal` gives up and leaves no slot behind. `failover`: 17 and later. */
-  async createSlot(
-    { slotName, failover, withSnapshot }: { slotName: string; failover: boolean; withSnapshot: boolean },
-    signal: AbortSignal,
-  ): Promise<CreatedSlot> {
-    const abort = (): void => this.destroy();
-    signal.addEventListener('abort', abort, { once: true });
-    try {
-      // An abort that came before is not told again, and the command below can wait for hours.
-      signal.throwIfAborted();
-      const snapshot = withSnapshot ? 'export' : 'nothing';
-      // Without FAILOVER the syntax that 14 to 18 understand.
-      const options = failover
-        ? `(SNAPSHOT '${snapshot}', FAILOVER true)`
-        : withSnapshot
-          ? 'EXPORT_SNAPSHOT'
-          : 'NOEXPORT_SNAPSHOT';
-      const { rows } = await this.client.query<{ consistent_point: string; snapshot_name: string | null }>(
-        `CREATE_REPLICATION_SLOT "${slotName}" LOGICAL pgoutput ${options}`,
-      );
-      const row = rows[0];
-      if (!row) throw new TypeError('CREATE_REPLICATION_SLOT returned nothing');
-      return { createdLsn: parseLsn(row.consistent_point), snapshotName: row.snapshot_name ?? undefined };
-    } finally {
-      signal.removeEventListener('abort', abort);
-    }
+  /**
+   * Waits for the transactions that run now, however long; the signal of the session gives up and leaves no slot behind.
+   * `failover`: PostgreSQL 17 and later.
+   */
+  async createSlot(wanted: {
+    readonly slotName: string;
+    readonly failover: boolean;
+    readonly withSnapshot: boolean;
+  }): Promise<CreatedSlot> {
+    const { slotName, failover, withSnapshot } = wanted;
+    const snapshot = withSnapshot ? 'export' : 'nothing';
+    // Without FAILOVER the syntax that 14 to 18 understand.
+    const options = failover
+      ? `(SNAPSHOT '${snapshot}', FAILOVER true)`
+      : withSnapshot
+        ? 'EXPORT_SNAPSHOT'
+        : 'NOEXPORT_SNAPSHOT';
+    const { rows } = await this.client.query<{ consistent_point: string; snapshot_name: string | null }>(
+      `CREATE_REPLICATION_SLOT "${slotName}" LOGICAL pgoutput ${options}`,
+    );
+    const row = rows[0];
+    if (!row) throw new TypeError('CREATE_REPLICATION_SLOT returned nothing');
+    return { createdLsn: parseLsn(row.consistent_point), snapshotName: row.snapshot_name ?? undefined };
   }
 
   /** Nobody may be reading it. */
   async makeFailover(slotName: string): Promise<void> {
-    await this.client.query(`ALTER_REPLICATION_SLOT "${slotName}" (FAILOVER true)`);
+    await this.client.query({
+      text: `ALTER_REPLICATION_SLOT "${slotName}" (FAILOVER true)`,
+      query_timeout: COMMAND_TIMEOUT_MS,
+    } as QueryConfig);
   }
 
   async close(): Promise<void> {
+    this.signal.removeEventListener('abort', this.destroy);
     // On a half-open connection the goodbye is never answered.
     const timer = setTimeout(() => this.destroy(), CLOSE_DEADLINE_MS);
     await this.client.end().catch(() => undefined);
@@ -168,10 +179,10 @@ export class ReplicationSession {
   }
 
   /** The server notices the closed socket, ends the command and drops the half-made slot. */
-  private destroy(): void {
+  private readonly destroy = (): void => {
     const { connection } = this.client as unknown as { connection: { stream: { destroy(): void } } };
     connection.stream.destroy();
-  }
+  };
 }
 
 /** A slot of that name that is physical, of another plugin or in another database is somebody else's. */

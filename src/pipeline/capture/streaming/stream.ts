@@ -61,6 +61,8 @@ export class ReplicationStream implements Source {
   private readonly options: StreamOptions;
   private readonly service: LogicalReplicationService;
   private readonly assembly: TransactionAssembly;
+  /** From the moment it connects; `socket` is what the library has made of it. */
+  private readonly connection = new Socket({ highWaterMark: READ_AHEAD_BYTES } as SocketConstructorOpts);
   private socket: CopyBothSocket | undefined;
   private started = false;
   private acknowledged: bigint;
@@ -70,15 +72,20 @@ export class ReplicationStream implements Source {
   private statusTimer: NodeJS.Timeout | undefined;
   private frameError: Error | undefined;
 
-  /** Connects and starts streaming, or throws. */
-  static async open(options: StreamOptions): Promise<ReplicationStream> {
+  /** Connects and starts streaming, or throws. The signal ends the attempt alone. */
+  static async open(options: StreamOptions, signal: AbortSignal): Promise<ReplicationStream> {
+    signal.throwIfAborted();
     const stream = new ReplicationStream(options);
+    const giveUp = (): void => void stream.connection.destroy(signal.reason as Error);
+    signal.addEventListener('abort', giveUp, { once: true });
     try {
       await stream.start();
       return stream;
     } catch (error) {
       await stream.close();
       throw error;
+    } finally {
+      signal.removeEventListener('abort', giveUp);
     }
   }
 
@@ -88,7 +95,8 @@ export class ReplicationStream implements Source {
     this.assembly = new TransactionAssembly(options.outbox, options.startLsn);
     // Neither automatic acknowledgement nor the library's timer: both confirm what was received, not what is settled.
     this.service = new LogicalReplicationService(
-      { ...options.clientConfig, stream: openSocket },
+      // Plain TCP; under TLS `pg` puts its own stream, with Node's default, on top of it.
+      { ...options.clientConfig, stream: () => this.connection },
       {
         acknowledge: { auto: false, timeoutSeconds: 0 },
       },
@@ -166,7 +174,7 @@ export class ReplicationStream implements Source {
     clearInterval(this.statusTimer);
     this.socket?.fail(new Error('closed'));
     this.socket?.destroy();
-    // Without a socket of ours the library may still be connecting; its own connect timeout ends that.
+    this.connection.destroy();
     await this.service.destroy().catch(() => undefined);
   }
 
@@ -247,11 +255,6 @@ export class ReplicationStream implements Source {
     status[33] = replyRequested ? 1 : 0;
     this.socket?.sendCopyData(status);
   }
-}
-
-/** Plain TCP; under TLS `pg` puts its own stream, with Node's default, on top of it. */
-function openSocket(): Socket {
-  return new Socket({ highWaterMark: READ_AHEAD_BYTES } as SocketConstructorOpts);
 }
 
 function startTimeout(): RelayError {

@@ -1,5 +1,6 @@
 import { RelayError } from '../../../errors/errors.ts';
 import { Backoff } from '../../../lifecycle/backoff.ts';
+import { orAborted } from '../../../lifecycle/wait.ts';
 
 /** Attempts to connect: one at a time, shared by everyone who wants the connection. */
 export class Dialer {
@@ -49,16 +50,5 @@ export class Dialer {
       if (signal.aborted) return undefined;
       throw error;
     }
-  }
-}
-
-async function orAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => reject(signal.reason as Error);
-  signal.addEventListener('abort', onAbort, { once: true });
-  try {
-    await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
   }
 }

@@ -1,10 +1,10 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Backoff } from '../../../lifecycle/backoff.ts';
 import type { Outcome } from '../publisher.ts';
 import type { Group } from './grouping.ts';
 import type { BrokerLink } from './link.ts';
 import { judgeEpochAnswer, NO_PRODUCER, type ProducerEpochAnswer } from './producer-epoch.ts';
 import { type ProducerEpoch, Sequences, type Stamp } from './sequences.ts';
+import { pause } from '../../../lifecycle/wait.ts';
 
 /** What the fence uses of a link. */
 export type FenceLink = Pick<BrokerLink, 'givesProducerEpochs' | 'findCoordinator' | 'initProducerId'>;
@@ -114,7 +114,7 @@ export class Fence {
     const { producer } = this;
     const backoff = new Backoff({ firstMs: 20, maxMs: 1_000 });
     const pauseMs = this.givenAtMs + MIN_INTERVAL_MS - performance.now();
-    if (pauseMs > 0) await sleep(pauseMs, undefined, { signal: term }).catch(() => undefined);
+    if (pauseMs > 0) await pause(pauseMs, term);
     while (!term.aborted) {
       const answer = await this.attempt(transactionalId, producer, term).catch(() => undefined);
       if (term.aborted) return;

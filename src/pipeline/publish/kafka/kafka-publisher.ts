@@ -11,6 +11,7 @@ import type { MetadataAnswer } from './protocol.ts';
 import { groupByPartition, type Group } from './grouping.ts';
 import { refusedUnsent, unknown } from './outcome.ts';
 import { RoomGate } from './room-gate.ts';
+import { Unanswered } from '../unanswered.ts';
 import { Sender } from './sender.ts';
 import { isLegalTopic, TopicTable } from './topics.ts';
 import { type Judged, judgeAge, judgeProblems } from './waiting-groups.ts';
@@ -59,14 +60,13 @@ class KafkaPublisher implements Publisher {
   /** Groups whose topic or leader is not known at the moment. */
   private unrouted: Group[] = [];
   private state: State = 'new';
-  private outstanding = 0;
+  private readonly unanswered = new Unanswered();
   private readonly gate: RoomGate;
   private readonly fence: Fence;
   private nudgeTimer: NodeJS.Timeout | undefined;
   private metadataSince = 0;
   private readonly ended = new AbortController();
   private closing: Promise<void> | undefined;
-  private drained: (() => void) | undefined;
 
   constructor(config: KafkaConfig, events: PublisherEvents, options: KafkaPublisherOptions) {
     this.config = config;
@@ -112,11 +112,11 @@ class KafkaPublisher implements Publisher {
 
   room(): number {
     if (this.state !== 'connected' || this.gate.held || this.closing !== undefined) return 0;
-    return Math.max(0, this.options.maxEvents - this.outstanding);
+    return Math.max(0, this.options.maxEvents - this.unanswered.count);
   }
 
   publish(messages: readonly Message[], onOutcome: OnOutcome): void {
-    this.outstanding += messages.length;
+    this.unanswered.add(messages.length);
     const groups = groupByPartition(messages, this.topics, onOutcome);
     if (this.state !== 'connected' || (this.closing !== undefined && this.ended.signal.aborted)) {
       for (const group of groups)
@@ -213,10 +213,9 @@ class KafkaPublisher implements Publisher {
 
   private settle(group: Group, outcome: Outcome): void {
     const { messages, onOutcome } = group;
-    this.outstanding -= messages.length;
+    this.unanswered.answered(messages.length);
     this.fence.settled(group, outcome);
     for (const message of messages) onOutcome(message, outcome);
-    if (this.outstanding === 0) this.drained?.();
     this.gate.tellSoon();
   }
 
@@ -278,7 +277,7 @@ class KafkaPublisher implements Publisher {
   /** Brokers end idle connections; that is not worth a word when the first attempt brings it back. */
   private offline(reason: Error): void {
     this.state = 'reconnecting';
-    if (this.outstanding > 0) this.tell(false, reason.message);
+    if (this.unanswered.count > 0) this.tell(false, reason.message);
     this.failAll('connection-lost', reason.message);
     this.gate.look();
     if (this.closing !== undefined) return;
@@ -319,15 +318,7 @@ class KafkaPublisher implements Publisher {
   }
 
   private async drainAndClose(deadlineMs: number): Promise<void> {
-    if (this.outstanding > 0) {
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, deadlineMs);
-        this.drained = () => {
-          clearTimeout(timer);
-          resolve();
-        };
-      });
-    }
+    await this.unanswered.none(deadlineMs);
     this.state = 'closed';
     this.fence.end();
     this.ended.abort();

@@ -81,10 +81,6 @@ export class BrokerLink {
     this.transport = create({ ...address, config, connectTimeoutMs, onClose });
   }
 
-  get closed(): boolean {
-    return this.closedBy !== undefined;
-  }
-
   /** Called once, when the connection has ended for whatever reason. */
   onClose(listener: (reason: Error) => void): void {
     if (this.closedBy === undefined) this.closeListeners.push(listener);

@@ -58,10 +58,6 @@ export class Sender {
     return this.flight !== undefined;
   }
 
-  get waiting(): readonly Group[] {
-    return this.queue;
-  }
-
   add(group: Group): void {
     this.queue.push(group);
   }

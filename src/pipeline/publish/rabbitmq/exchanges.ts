@@ -10,7 +10,7 @@ import { refused } from './properties.ts';
 const BELIEVE_MISSING_MS = 500;
 const MAX_NAME_BYTES = 255;
 
-type Verdict = { readonly ok: true } | { readonly ok: false; readonly outcome: Outcome };
+type Admission = { readonly ok: true } | { readonly ok: false; readonly outcome: Outcome };
 
 export interface ExchangesOptions {
   readonly config: RabbitmqConfig;
@@ -86,26 +86,26 @@ export class Exchanges {
     for (let next = this.waiting.keys().next(); next.done !== true; next = this.waiting.keys().next()) {
       const exchange = next.value;
       this.startedAtMs = this.options.now();
-      const verdict = await this.check(exchange);
+      const admission = await this.check(exchange);
       // The connection ended: whoever ended it has taken the entries.
       if (this.ended) break;
-      this.decided(exchange, verdict);
+      this.decided(exchange, admission);
     }
     this.startedAtMs = undefined;
     this.checking = false;
   }
 
-  private decided(exchange: string, verdict: Verdict): void {
+  private decided(exchange: string, admission: Admission): void {
     const entries = this.waiting.get(exchange) ?? [];
     this.waiting.delete(exchange);
-    if (verdict.ok) {
+    if (admission.ok) {
       this.missing.delete(exchange);
       this.present.add(exchange);
       this.options.release(entries);
       return;
     }
-    if (verdict.outcome.kind === 'rejected') this.believeMissing(exchange, verdict.outcome);
-    this.options.refuse(entries, verdict.outcome);
+    if (admission.outcome.kind === 'rejected') this.believeMissing(exchange, admission.outcome);
+    this.options.refuse(entries, admission.outcome);
   }
 
   private believeMissing(exchange: string, outcome: Outcome): void {
@@ -114,7 +114,7 @@ export class Exchanges {
     this.missing.set(exchange, { untilMs: now + BELIEVE_MISSING_MS, outcome });
   }
 
-  private async check(exchange: string): Promise<Verdict> {
+  private async check(exchange: string): Promise<Admission> {
     try {
       if (this.options.config.declare) await this.declare(exchange);
       else await (await this.open()).checkExchange(exchange);

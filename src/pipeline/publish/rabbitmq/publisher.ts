@@ -1,10 +1,13 @@
 import type { RabbitmqConfig } from '../../../config/config.ts';
 import { RelayError } from '../../../errors/errors.ts';
 import { Backoff } from '../../../lifecycle/backoff.ts';
+import { orAborted } from '../../../lifecycle/wait.ts';
 import type { Message } from '../../envelope/message.ts';
 import { Pace } from '../../pace.ts';
 import { mayWrite } from '../publisher.ts';
 import type { OnOutcome, Outcome, Publisher, PublisherEvents } from '../publisher.ts';
+import { RoomNotice } from '../room-notice.ts';
+import { Unanswered } from '../unanswered.ts';
 import type { Entry } from './confirm-window.ts';
 import { openConnection } from './connection.ts';
 import { Session } from './session.ts';
@@ -41,27 +44,28 @@ class RabbitmqPublisher implements Publisher {
   private session: Session | undefined;
   private opening: Promise<void> | undefined;
   private connectedBefore = false;
-  private outstanding = 0;
+  private readonly unanswered = new Unanswered();
   private answered = false;
-  /** The user of this publisher has seen no room and waits to be called. */
-  private starved = true;
-  private announcement: NodeJS.Immediate | undefined;
+  private readonly notice: RoomNotice;
   private readonly pace = new Pace(performance.now(), REST_MS);
   private rest: NodeJS.Timeout | undefined;
   private refusals: { readonly entry: Entry; readonly outcome: Outcome }[] = [];
   private closing: Promise<void> | undefined;
-  private onDrained: (() => void) | undefined;
 
   constructor(config: RabbitmqConfig, events: PublisherEvents) {
     this.config = config;
     this.events = events;
+    this.notice = new RoomNotice(
+      () => this.freeSlots(),
+      () => events.onRoom(),
+    );
   }
 
   async connect(signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     this.abort.signal.throwIfAborted();
     if (this.session !== undefined) return;
-    await until(this.opening ?? this.open(signal), signal);
+    await orAborted(this.opening ?? this.open(signal), signal);
   }
 
   /** Without a key there is no order to keep: a lane of its own. */
@@ -70,14 +74,12 @@ class RabbitmqPublisher implements Publisher {
   }
 
   room(): number {
-    const free = this.freeSlots();
-    if (free === 0) this.starved = true;
-    return free;
+    return this.notice.look();
   }
 
   publish(messages: readonly Message[], onOutcome: OnOutcome): void {
     const sentAtMs = performance.now();
-    this.outstanding += messages.length;
+    this.unanswered.add(messages.length);
     for (const message of messages) {
       const entry: Entry = { message, onOutcome, sentAtMs, verdict: undefined };
       const refusal = this.session === undefined ? NOT_CONNECTED : this.session.send(entry);
@@ -85,7 +87,7 @@ class RabbitmqPublisher implements Publisher {
     }
     this.session?.flush();
     this.restAfter(messages.length);
-    this.room();
+    this.notice.look();
   }
 
   async close(deadlineMs: number): Promise<void> {
@@ -98,14 +100,14 @@ class RabbitmqPublisher implements Publisher {
     if (restMs === 0 || this.rest !== undefined) return;
     this.rest = setTimeout(() => {
       this.rest = undefined;
-      this.announceRoom();
+      this.notice.changed();
     }, restMs);
   }
 
   private freeSlots(): number {
     if (this.rest !== undefined) return 0;
     if (this.session?.ready !== true || this.closing !== undefined) return 0;
-    return Math.max(0, this.config.window - this.outstanding);
+    return Math.max(0, this.config.window - this.unanswered.count);
   }
 
   /** One attempt over all URLs. */
@@ -132,7 +134,7 @@ class RabbitmqPublisher implements Publisher {
     this.connectedBefore = true;
     this.answered = false;
     this.events.onConnection(true, where);
-    this.announceRoom();
+    this.notice.changed();
   }
 
   private sessionOptions(connection: ConstructorParameters<typeof Session>[0]['connection']) {
@@ -143,7 +145,7 @@ class RabbitmqPublisher implements Publisher {
       now: () => performance.now(),
       mayWrite: () => mayWrite(this.events),
       settle: (entry: Entry, outcome: Outcome) => this.settle(entry, outcome),
-      onReady: () => this.announceRoom(),
+      onReady: () => this.notice.changed(),
       onLost: (reason: string) => this.lost(reason),
       onFatal: (error: RelayError) => this.events.onFatal(error),
     };
@@ -152,7 +154,7 @@ class RabbitmqPublisher implements Publisher {
   private lost(reason: string): void {
     const { session } = this;
     this.session = undefined;
-    this.starved = true;
+    this.notice.look();
     const livedMs = session === undefined ? 0 : performance.now() - session.startedAtMs;
     if (this.answered || livedMs > STABLE_AFTER_MS) this.backoff.reset();
     this.events.onConnection(false, reason);
@@ -179,11 +181,10 @@ class RabbitmqPublisher implements Publisher {
   }
 
   private settle(entry: Entry, outcome: Outcome): void {
-    this.outstanding--;
+    this.unanswered.answered(1);
     if (outcome.kind === 'durable') this.answered = true;
     entry.onOutcome(entry.message, outcome);
-    if (this.starved) this.announceRoom();
-    if (this.outstanding === 0) this.onDrained?.();
+    this.notice.changed();
   }
 
   /** Not from inside `publish`: its caller must not be called back before it has noted what it handed over. */
@@ -197,40 +198,17 @@ class RabbitmqPublisher implements Publisher {
     });
   }
 
-  /** After the answers that have arrived together are all read, so that the next call brings a batch and not one. */
-  private announceRoom(): void {
-    if (!this.starved || this.announcement !== undefined) return;
-    this.announcement = setImmediate(() => {
-      this.announcement = undefined;
-      if (this.freeSlots() === 0) return;
-      this.starved = false;
-      this.events.onRoom();
-    });
-  }
-
   private async shutDown(deadlineMs: number): Promise<void> {
-    await this.drained(deadlineMs);
+    await this.unanswered.none(deadlineMs);
     this.abort.abort();
     const { session } = this;
-    if (this.outstanding > 0)
-      session?.tearDown(new Error(`closed with ${this.outstanding} messages unconfirmed`));
+    const { count } = this.unanswered;
+    if (count > 0) session?.tearDown(new Error(`closed with ${count} messages unconfirmed`));
     else await session?.end(GOODBYE_MS);
     this.session = undefined;
     await this.opening?.catch(() => undefined);
-    if (this.announcement !== undefined) clearImmediate(this.announcement);
+    this.notice.close();
     clearTimeout(this.rest);
-  }
-
-  private async drained(deadlineMs: number): Promise<void> {
-    if (this.outstanding === 0) return;
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, deadlineMs);
-      this.onDrained = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
-    this.onDrained = undefined;
   }
 }
 
@@ -239,15 +217,3 @@ const NOT_CONNECTED: Outcome = Object.freeze({
   code: 'not-connected',
   reason: 'there is no connection to RabbitMQ',
 });
-
-/** The result of `promise`, unless the signal aborts first. */
-async function until(promise: Promise<void>, signal: AbortSignal): Promise<void> {
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => reject(signal.reason as Error);
-  signal.addEventListener('abort', onAbort, { once: true });
-  try {
-    await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
-  }
-}

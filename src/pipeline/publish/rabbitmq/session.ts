@@ -1,5 +1,6 @@
 import type { RabbitmqConfig } from '../../../config/config.ts';
 import type { RelayError } from '../../../errors/errors.ts';
+import { within } from '../../../lifecycle/wait.ts';
 import { LEASE_ENDED, type Outcome } from '../publisher.ts';
 import { connectionOf } from './amqplib.ts';
 import { ConfirmReader } from './confirm-reader.ts';
@@ -111,10 +112,11 @@ export class Session {
     this.finish();
     const { model, destroy } = this.options.connection;
     // The library waits for ever for the answer of a peer that is gone.
-    const { promise: late, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, deadlineMs);
-    await Promise.race([model.close().catch(() => undefined), late]);
-    clearTimeout(timer);
+    await within(
+      model.close().catch(() => undefined),
+      deadlineMs,
+      () => undefined,
+    );
     destroy();
   }
 

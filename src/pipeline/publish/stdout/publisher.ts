@@ -4,6 +4,8 @@ import { RelayError } from '../../../errors/errors.ts';
 import { viewOf } from '../../capture/byte-range.ts';
 import type { Message } from '../../envelope/message.ts';
 import { DURABLE, LEASE_ENDED, mayWrite } from '../publisher.ts';
+import { RoomNotice } from '../room-notice.ts';
+import { Unanswered } from '../unanswered.ts';
 import type { OnOutcome, Outcome, Publisher, PublisherEvents } from '../publisher.ts';
 
 /** Lines that may wait for the reader at a time. */
@@ -43,17 +45,19 @@ class StdoutPublisher implements Publisher {
   private readonly events: PublisherEvents;
   /** Batches whose write has no answer yet. */
   private readonly batches = new Set<Batch>();
-  private outstanding = 0;
+  private readonly unanswered = new Unanswered();
   private connected = false;
   private full = false;
-  private starved = true;
-  private announcement: NodeJS.Immediate | undefined;
+  private readonly notice: RoomNotice;
   private closing: Promise<void> | undefined;
-  private onDrained: (() => void) | undefined;
 
   constructor(stream: Writable, events: PublisherEvents) {
     this.stream = stream;
     this.events = events;
+    this.notice = new RoomNotice(
+      () => this.freeSlots(),
+      () => events.onRoom(),
+    );
   }
 
   async connect(signal: AbortSignal): Promise<void> {
@@ -66,7 +70,7 @@ class StdoutPublisher implements Publisher {
     this.stream.on('close', this.onClose);
     this.stream.on('drain', this.onDrain);
     this.events.onConnection(true, 'stdout');
-    this.announceRoom();
+    this.notice.changed();
   }
 
   laneOf(message: Message): string {
@@ -74,16 +78,14 @@ class StdoutPublisher implements Publisher {
   }
 
   room(): number {
-    const free = this.freeSlots();
-    if (free === 0) this.starved = true;
-    return free;
+    return this.notice.look();
   }
 
   publish(messages: readonly Message[], onOutcome: OnOutcome): void {
     if (messages.length === 0) return;
     const batch: Batch = { messages, onOutcome };
     this.batches.add(batch);
-    this.outstanding += messages.length;
+    this.unanswered.add(messages.length);
     const { lines, refused } = format(messages);
     if (!mayWrite(this.events)) {
       process.nextTick(() => this.settle(batch, () => LEASE_ENDED));
@@ -95,7 +97,7 @@ class StdoutPublisher implements Publisher {
         ? this.stream.write(lines, (error) => this.written(batch, error, refused))
         : process.nextTick(() => this.written(batch, closedError('it is closed'), refused));
     if (accepted === false) this.full = true;
-    this.room();
+    this.notice.look();
   }
 
   async close(deadlineMs: number): Promise<void> {
@@ -105,7 +107,7 @@ class StdoutPublisher implements Publisher {
 
   private freeSlots(): number {
     if (!this.connected || this.full || this.closing !== undefined) return 0;
-    return Math.max(0, WINDOW - this.outstanding);
+    return Math.max(0, WINDOW - this.unanswered.count);
   }
 
   private written(
@@ -118,15 +120,14 @@ class StdoutPublisher implements Publisher {
 
   private settle(batch: Batch, outcomeOf: (message: Message) => Outcome): void {
     if (!this.batches.delete(batch)) return;
-    this.outstanding -= batch.messages.length;
+    this.unanswered.answered(batch.messages.length);
     for (const message of batch.messages) batch.onOutcome(message, outcomeOf(message));
-    this.announceRoom();
-    if (this.outstanding === 0) this.onDrained?.();
+    this.notice.changed();
   }
 
   private readonly onDrain = (): void => {
     this.full = false;
-    this.announceRoom();
+    this.notice.changed();
   };
 
   /** EPIPE: the reader is gone, and with it the only place to publish to. */
@@ -146,39 +147,17 @@ class StdoutPublisher implements Publisher {
     for (const batch of this.batches) this.settle(batch, () => unknown(error));
   }
 
-  private announceRoom(): void {
-    if (!this.starved || this.announcement !== undefined) return;
-    this.announcement = setImmediate(() => {
-      this.announcement = undefined;
-      if (this.freeSlots() === 0) return;
-      this.starved = false;
-      this.events.onRoom();
-    });
-  }
-
   /** The stream belongs to the process and stays open. */
   private async shutDown(deadlineMs: number): Promise<void> {
-    await this.drained(deadlineMs);
-    const late = this.outstanding > 0;
+    await this.unanswered.none(deadlineMs);
+    const late = this.unanswered.count > 0;
     this.failAll(closedError('closed before the line was written'));
     this.connected = false;
-    if (this.announcement !== undefined) clearImmediate(this.announcement);
+    this.notice.close();
     this.stream.off('close', this.onClose);
     this.stream.off('drain', this.onDrain);
     // A write that is still under way may fail later; without any listener its error would end the process.
     if (!late) this.stream.off('error', this.onError);
-  }
-
-  private async drained(deadlineMs: number): Promise<void> {
-    if (this.outstanding === 0) return;
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, deadlineMs);
-      this.onDrained = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
-    this.onDrained = undefined;
   }
 }
 

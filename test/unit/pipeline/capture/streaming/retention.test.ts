@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { loadConfig } from '../../../../../src/config/load.ts';
 import { explainInvalidation } from '../../../../../src/pipeline/capture/streaming/invalidation.ts';
-import { nextLookMs } from '../../../../../src/pipeline/capture/streaming/retention.ts';
+import { nextLookMs, watchRetention } from '../../../../../src/pipeline/capture/streaming/retention.ts';
 import type { Slot } from '../../../../../src/pipeline/capture/streaming/slot.ts';
 
 const MIB = 1024 ** 2;
@@ -12,6 +13,26 @@ describe('nextLookMs', () => {
     assert.ok(nextLookMs(180 * MIB, 200 * MIB) < 250);
     assert.equal(nextLookMs(200 * MIB, 200 * MIB), 100);
     assert.equal(nextLookMs(900 * MIB, 200 * MIB), 100, 'also when the drop has failed');
+  });
+});
+
+describe('The guard of the slot', () => {
+  it('P6 says so when it can not look', async () => {
+    const over = new AbortController();
+    const broken: unknown[] = [];
+    await watchRetention({
+      config: loadConfig({ DATABASE_URL: 'postgres://relay@127.0.0.1:1/shop', BROKER: 'stdout' }),
+      onTooMuch: () => Promise.reject(new Error('it never looked')),
+      onGuard: (error) => {
+        broken.push(error);
+        over.abort();
+      },
+      signal: over.signal,
+    });
+    assert.deepEqual(
+      broken.map((error) => (error as NodeJS.ErrnoException).code),
+      ['ECONNREFUSED'],
+    );
   });
 });
 

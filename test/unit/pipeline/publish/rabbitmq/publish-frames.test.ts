@@ -3,11 +3,11 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import * as fc from 'fast-check';
-import { ByteRange, viewOf } from '../../../../src/pipeline/capture/byte-range.ts';
-import type { Message } from '../../../../src/pipeline/envelope/message.ts';
-import { headersOf } from '../../../../src/pipeline/publish/rabbitmq/properties.ts';
-import { publishBound, writePublish } from '../../../../src/pipeline/publish/rabbitmq/publish-frames.ts';
-import { makeMessage } from '../../../support/publisher-driver.ts';
+import { ByteRange, viewOf } from '../../../../../src/pipeline/capture/byte-range.ts';
+import type { Message } from '../../../../../src/pipeline/envelope/message.ts';
+import { headersOf } from '../../../../../src/pipeline/publish/rabbitmq/properties.ts';
+import { publishBound, writePublish } from '../../../../../src/pipeline/publish/rabbitmq/publish-frames.ts';
+import { makeMessage } from '../../../../support/publisher-driver.ts';
 
 interface Library {
   Connection: { prototype: { sendMessage(this: object, ...args: unknown[]): boolean } };

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
-import { crc32c } from '../../../../src/pipeline/publish/kafka/crc32c.ts';
+import { crc32c } from '../../../../../src/pipeline/publish/kafka/crc32c.ts';
 
 const require = createRequire(import.meta.url);
 const kafkajs = require('kafkajs/src/protocol/recordBatch/crc32C') as (bytes: Uint8Array) => number;

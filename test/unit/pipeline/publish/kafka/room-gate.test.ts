@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { RoomGate } from '../../../../src/pipeline/publish/kafka/room-gate.ts';
+import { RoomGate } from '../../../../../src/pipeline/publish/kafka/room-gate.ts';
 
 function gateWith(room: { free: boolean }): { gate: RoomGate; told: () => number } {
   let told = 0;

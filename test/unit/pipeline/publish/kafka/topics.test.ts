@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { groupByPartition } from '../../../../src/pipeline/publish/kafka/grouping.ts';
-import { isLegalTopic, partitionFor, TopicTable } from '../../../../src/pipeline/publish/kafka/topics.ts';
-import { makeMessage } from '../../../support/publisher-driver.ts';
+import { groupByPartition } from '../../../../../src/pipeline/publish/kafka/grouping.ts';
+import { isLegalTopic, partitionFor, TopicTable } from '../../../../../src/pipeline/publish/kafka/topics.ts';
+import { makeMessage } from '../../../../support/publisher-driver.ts';
 
 function answer(topic: string, leaders: readonly number[], topicErrorCode = 0) {
   const partitionMetadata = leaders.map((leader, partitionId) => ({

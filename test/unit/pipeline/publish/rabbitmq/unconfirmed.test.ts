@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
-import { Unconfirmed } from '../../../../src/pipeline/publish/rabbitmq/unconfirmed.ts';
+import { Unconfirmed } from '../../../../../src/pipeline/publish/rabbitmq/unconfirmed.ts';
 
 const step = fc.oneof(
   { weight: 3, arbitrary: fc.record({ push: fc.integer({ min: 1, max: 700 }) }) },

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { KafkaConfig } from '../../../../src/config/config.ts';
-import { type Group, groupByPartition } from '../../../../src/pipeline/publish/kafka/grouping.ts';
-import { type ProduceLink, Sender } from '../../../../src/pipeline/publish/kafka/sender.ts';
-import { TopicTable } from '../../../../src/pipeline/publish/kafka/topics.ts';
-import { makeMessage } from '../../../support/publisher-driver.ts';
-import { until } from '../../../support/until.ts';
-import { kafkaConfig } from '../../../kafka/kafka-config.ts';
+import type { KafkaConfig } from '../../../../../src/config/config.ts';
+import { type Group, groupByPartition } from '../../../../../src/pipeline/publish/kafka/grouping.ts';
+import { type ProduceLink, Sender } from '../../../../../src/pipeline/publish/kafka/sender.ts';
+import { TopicTable } from '../../../../../src/pipeline/publish/kafka/topics.ts';
+import { makeMessage } from '../../../../support/publisher-driver.ts';
+import { until } from '../../../../support/until.ts';
+import { kafkaConfig } from '../../../../kafka/kafka-config.ts';
 
 class StubLink implements ProduceLink {
   readonly frames: Buffer[] = [];

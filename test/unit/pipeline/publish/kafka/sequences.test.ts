@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
-import { type Group, groupByPartition } from '../../../../src/pipeline/publish/kafka/grouping.ts';
-import { judgeEpochAnswer } from '../../../../src/pipeline/publish/kafka/producer-epoch.ts';
-import { Sequences } from '../../../../src/pipeline/publish/kafka/sequences.ts';
-import { TopicTable } from '../../../../src/pipeline/publish/kafka/topics.ts';
-import { makeMessage } from '../../../support/publisher-driver.ts';
+import { type Group, groupByPartition } from '../../../../../src/pipeline/publish/kafka/grouping.ts';
+import { judgeEpochAnswer } from '../../../../../src/pipeline/publish/kafka/producer-epoch.ts';
+import { Sequences } from '../../../../../src/pipeline/publish/kafka/sequences.ts';
+import { TopicTable } from '../../../../../src/pipeline/publish/kafka/topics.ts';
+import { makeMessage } from '../../../../support/publisher-driver.ts';
 
 const topics = new TopicTable();
 topics.apply({

@@ -3,14 +3,14 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { PassThrough, Writable } from 'node:stream';
 import { describe, test } from 'node:test';
-import { RelayError } from '../../../../src/errors/errors.ts';
-import type { Message } from '../../../../src/pipeline/envelope/message.ts';
-import type { Outcome } from '../../../../src/pipeline/publish/publisher.ts';
-import { createStdoutPublisher, formatLine } from '../../../../src/pipeline/publish/stdout/publisher.ts';
-import { publisherContract } from '../../../support/publisher-contract.ts';
-import type { Received } from '../../../support/publisher-contract.ts';
-import { makeMessage } from '../../../support/publisher-driver.ts';
-import { until } from '../../../support/until.ts';
+import { RelayError } from '../../../../../src/errors/errors.ts';
+import type { Message } from '../../../../../src/pipeline/envelope/message.ts';
+import type { Outcome } from '../../../../../src/pipeline/publish/publisher.ts';
+import { createStdoutPublisher, formatLine } from '../../../../../src/pipeline/publish/stdout/publisher.ts';
+import { publisherContract } from '../../../../support/publisher-contract.ts';
+import type { Received } from '../../../../support/publisher-contract.ts';
+import { makeMessage } from '../../../../support/publisher-driver.ts';
+import { until } from '../../../../support/until.ts';
 
 interface Line {
   id: string;

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { RelayError } from '../../../../src/errors/errors.ts';
-import { brokerError, connectError } from '../../../../src/pipeline/publish/kafka/errors.ts';
-import { answeredOutcome, topicOutcome } from '../../../../src/pipeline/publish/kafka/outcome.ts';
-import { makeMessage } from '../../../support/publisher-driver.ts';
+import { RelayError } from '../../../../../src/errors/errors.ts';
+import { brokerError, connectError } from '../../../../../src/pipeline/publish/kafka/errors.ts';
+import { answeredOutcome, topicOutcome } from '../../../../../src/pipeline/publish/kafka/outcome.ts';
+import { makeMessage } from '../../../../support/publisher-driver.ts';
 
 const message = makeMessage({ destination: 't', id: '1', body: Buffer.alloc(2000) });
 const one = { topic: 't', partition: 3, messages: [message] };

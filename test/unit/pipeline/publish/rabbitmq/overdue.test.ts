@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { isOverdue } from '../../../../src/pipeline/publish/rabbitmq/overdue.ts';
+import { isOverdue } from '../../../../../src/pipeline/publish/rabbitmq/overdue.ts';
 
 const MINUTE = 60_000;
 const BASE = { nowMs: 0, sinceMs: 0, blockedAtMs: undefined, unblockedAtMs: 0, confirmTimeoutMs: 30_000 };

@@ -10,7 +10,7 @@ import {
   encodeMetadata,
   METADATA,
   requestHeader,
-} from '../../../../src/pipeline/publish/kafka/protocol.ts';
+} from '../../../../../src/pipeline/publish/kafka/protocol.ts';
 
 /** kafkajs's own encoder and decoders are the oracle: the same bytes out, the same answer in. */
 const require = createRequire(import.meta.url);

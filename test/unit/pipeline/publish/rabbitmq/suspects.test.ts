@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { DURABLE } from '../../../../src/pipeline/publish/publisher.ts';
-import type { Outcome } from '../../../../src/pipeline/publish/publisher.ts';
-import { Suspects } from '../../../../src/pipeline/publish/rabbitmq/suspects.ts';
-import { makeMessage } from '../../../support/publisher-driver.ts';
+import { DURABLE } from '../../../../../src/pipeline/publish/publisher.ts';
+import type { Outcome } from '../../../../../src/pipeline/publish/publisher.ts';
+import { Suspects } from '../../../../../src/pipeline/publish/rabbitmq/suspects.ts';
+import { makeMessage } from '../../../../support/publisher-driver.ts';
 
 const REFUSED: Outcome = { kind: 'rejected', code: 'x', reason: 'x', permanent: false, scope: 'event' };
 const UNKNOWN: Outcome = { kind: 'unknown', code: 'x', reason: 'x' };

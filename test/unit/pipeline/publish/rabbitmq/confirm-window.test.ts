@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { EventEmitter } from 'node:events';
 import { describe, test } from 'node:test';
 import type { ConfirmChannel } from 'amqplib';
-import type { Outcome } from '../../../../src/pipeline/publish/publisher.ts';
-import { ConfirmWindow } from '../../../../src/pipeline/publish/rabbitmq/confirm-window.ts';
-import type { OnConfirm } from '../../../../src/pipeline/publish/rabbitmq/confirm-reader.ts';
-import type { Entry, Wire } from '../../../../src/pipeline/publish/rabbitmq/confirm-window.ts';
-import { makeMessage } from '../../../support/publisher-driver.ts';
+import type { Outcome } from '../../../../../src/pipeline/publish/publisher.ts';
+import { ConfirmWindow } from '../../../../../src/pipeline/publish/rabbitmq/confirm-window.ts';
+import type { OnConfirm } from '../../../../../src/pipeline/publish/rabbitmq/confirm-reader.ts';
+import type { Entry, Wire } from '../../../../../src/pipeline/publish/rabbitmq/confirm-window.ts';
+import { makeMessage } from '../../../../support/publisher-driver.ts';
 
 /** A channel on which the test plays the broker. */
 class FakeChannel extends EventEmitter {

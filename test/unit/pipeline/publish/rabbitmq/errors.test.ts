@@ -5,7 +5,7 @@ import {
   connectError,
   culpritOutcome,
   lostOutcome,
-} from '../../../../src/pipeline/publish/rabbitmq/errors.ts';
+} from '../../../../../src/pipeline/publish/rabbitmq/errors.ts';
 
 function withCode(code: string | number, text = 'text'): Error {
   return Object.assign(new Error(text), { code });

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Fence, type FenceLink } from '../../../../src/pipeline/publish/kafka/fence.ts';
-import { type Group, groupByPartition } from '../../../../src/pipeline/publish/kafka/grouping.ts';
-import type { ProducerEpochAnswer } from '../../../../src/pipeline/publish/kafka/producer-epoch.ts';
-import type { ProducerEpoch } from '../../../../src/pipeline/publish/kafka/sequences.ts';
-import { TopicTable } from '../../../../src/pipeline/publish/kafka/topics.ts';
-import { makeMessage } from '../../../support/publisher-driver.ts';
-import { until } from '../../../support/until.ts';
+import { Fence, type FenceLink } from '../../../../../src/pipeline/publish/kafka/fence.ts';
+import { type Group, groupByPartition } from '../../../../../src/pipeline/publish/kafka/grouping.ts';
+import type { ProducerEpochAnswer } from '../../../../../src/pipeline/publish/kafka/producer-epoch.ts';
+import type { ProducerEpoch } from '../../../../../src/pipeline/publish/kafka/sequences.ts';
+import { TopicTable } from '../../../../../src/pipeline/publish/kafka/topics.ts';
+import { makeMessage } from '../../../../support/publisher-driver.ts';
+import { until } from '../../../../support/until.ts';
 
 /** A cluster that gives one epoch after the other, as long as its answer is 0. */
 class StubCluster implements FenceLink {

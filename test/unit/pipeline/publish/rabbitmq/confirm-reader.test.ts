@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { AmqpConnection } from '../../../../src/pipeline/publish/rabbitmq/amqplib.ts';
-import { ConfirmReader } from '../../../../src/pipeline/publish/rabbitmq/confirm-reader.ts';
+import type { AmqpConnection } from '../../../../../src/pipeline/publish/rabbitmq/amqplib.ts';
+import { ConfirmReader } from '../../../../../src/pipeline/publish/rabbitmq/confirm-reader.ts';
 
 const ACK = 80;
 const NACK = 120;

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
-import { murmur2, murmur2OfText, partitionOf } from '../../../../src/pipeline/publish/kafka/murmur2.ts';
+import { murmur2, murmur2OfText, partitionOf } from '../../../../../src/pipeline/publish/kafka/murmur2.ts';
 
 const require = createRequire(import.meta.url);
 const kafkajs = require('kafkajs/src/producer/partitioners/default/murmur2') as (key: Buffer) => number;

@@ -1,23 +1,23 @@
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { test } from 'node:test';
-import { viewOf } from '../../../../src/pipeline/capture/byte-range.ts';
+import { viewOf } from '../../../../../src/pipeline/capture/byte-range.ts';
 import { gunzipSync } from 'node:zlib';
 import * as fc from 'fast-check';
-import type { Message } from '../../../../src/pipeline/envelope/message.ts';
+import type { Message } from '../../../../../src/pipeline/envelope/message.ts';
 import {
   type Batch,
   gzipRecords,
   requestBound,
   writeProduceRequest,
-} from '../../../../src/pipeline/publish/kafka/produce-request.ts';
-import { PRODUCE, requestHeader } from '../../../../src/pipeline/publish/kafka/protocol.ts';
+} from '../../../../../src/pipeline/publish/kafka/produce-request.ts';
+import { PRODUCE, requestHeader } from '../../../../../src/pipeline/publish/kafka/protocol.ts';
 import {
   BATCH_HEADER_BYTES,
   batchBound,
   writeBatch,
-} from '../../../../src/pipeline/publish/kafka/record-batch.ts';
-import { makeMessage } from '../../../support/publisher-driver.ts';
+} from '../../../../../src/pipeline/publish/kafka/record-batch.ts';
+import { makeMessage } from '../../../../support/publisher-driver.ts';
 
 /** kafkajs's own encoder is the oracle: the bytes have to be the same. */
 const require = createRequire(import.meta.url);
