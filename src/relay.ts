@@ -65,6 +65,7 @@ export class Relay {
   private readonly broker: Broker;
   private endSession: () => void = () => undefined;
   private ready = false;
+  private unanswered = 0;
   private unknown = 0;
   private clean = true;
 
@@ -97,6 +98,7 @@ export class Relay {
       onLost: () => {
         this.observer.tell('another-leads', 'lease-lost');
         // Also when its session ended before this was known: whoever leads now takes care of what it left open.
+        this.unanswered = 0;
         this.unknown = 0;
         this.endSession();
       },
@@ -143,6 +145,7 @@ export class Relay {
     if (lease.ended) {
       await this.broker.close();
       // Whoever leads now takes care of it.
+      this.unanswered = 0;
       this.unknown = 0;
       if (!stop.aborted) log.warn('another relay leads now; this one stands by', { error });
       return;
@@ -224,8 +227,8 @@ export class Relay {
 
   /** What would be delivered again if the process ended now; the next session may take care of it. */
   private note(end: SessionEnd): void {
-    const before = end.led ? 0 : this.unknown;
-    this.unknown = before + end.unknown + (end.led ? (end.carried?.unwritten.length ?? 0) : 0);
+    this.unanswered = (end.led ? 0 : this.unanswered) + end.unknown;
+    this.unknown = this.unanswered + (end.carried?.unwritten.length ?? 0);
     this.clean = !(end.led && this.options.stop.aborted && end.error !== undefined);
   }
 

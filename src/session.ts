@@ -163,7 +163,7 @@ export class Session {
     try {
       start = await this.keeper.findStart(client, table, stop);
     } catch (error) {
-      if (stop.aborted) return;
+      if (stop.aborted) return await this.writeCarriedAtStop(client);
       if (!this.keeper.givesWay(error)) throw error;
       // Once there is a slot, the next session begins with it.
       await this.poll(client, { reason: classify(error).code, makeSlot: this.makeSlot, failedBefore: true });
@@ -272,6 +272,12 @@ export class Session {
       await store.write(client, write, progress.handover, progress.slotCreatedLsn);
     }
     this.carried = same ? { ...carried, position, beyond, unwritten: [], unseen: [] } : undefined;
+  }
+
+  /** Nothing was found out yet, but the connection is there: what an earlier session settled must not be sent again. */
+  private async writeCarriedAtStop(client: Client): Promise<void> {
+    const progress = await this.store.read(client);
+    if (progress) await this.writeCarried(client, progress);
   }
 
   private async deliverTable(client: Client, progress: Progress): Promise<void> {

@@ -44,6 +44,7 @@ export interface SlotKeeperOptions {
 export class SlotKeeper {
   private readonly options: SlotKeeperOptions;
   private deletedAtOnce = false;
+  private guardBroken = false;
   /** Ends the guard of a slot that is being made, or was made and is not streamed from yet. */
   private endWatch: () => Promise<void> = async () => await Promise.resolve();
 
@@ -283,14 +284,18 @@ export class SlotKeeper {
   }
 
   private readonly tellGuard = (broken: unknown): void => {
-    const code = broken === undefined ? 'looks' : classify(broken).code;
-    this.options.observer.changes.report('retention-guard', code, {
-      level: broken === undefined ? 'debug' : 'warn',
-      message:
-        broken === undefined
-          ? 'the slot is looked after'
-          : 'nobody can look now how much of the log the slot keeps, or give it up; it is tried again',
-      fields: { slot: this.options.config.slotName, ...(broken === undefined ? {} : { error: broken }) },
+    if (broken === undefined && !this.guardBroken) return;
+    this.guardBroken = broken !== undefined;
+    const { changes } = this.options.observer;
+    const fields = { slot: this.options.config.slotName };
+    if (broken === undefined) {
+      changes.report('guard', 'looks', { level: 'info', message: 'the slot is guarded again', fields });
+      return;
+    }
+    changes.report('guard', 'broken', {
+      level: 'warn',
+      message: 'nobody can see now how much of the log the slot keeps, or give it up; it is tried again',
+      fields: { ...fields, error: broken },
     });
   };
 

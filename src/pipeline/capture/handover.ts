@@ -3,6 +3,7 @@ import type { Config } from '../../config/config.ts';
 import { RelayError } from '../../errors/errors.ts';
 import { classify } from '../../errors/policy.ts';
 import { faultPoint } from '../../lifecycle/fault-point.ts';
+import { retryUntil } from '../../lifecycle/retry-until.ts';
 import type { Progress, ProgressStore } from '../settle/progress.ts';
 import { readableSnapshot } from '../../postgres/snapshot.ts';
 import { BEFORE_ALL } from './polling/table-reader.ts';
@@ -18,6 +19,9 @@ import {
   type Slot,
   type SystemIdentity,
 } from './streaming/slot.ts';
+
+/** A server process that was told to end does so at its next look. */
+const HOLDER_GONE_MS = 5_000;
 
 /** A slot, and what was committed before it began. */
 export interface MadeSlot {
@@ -56,6 +60,7 @@ export async function findStart(options: {
     const decision = decideStart(progress, slot, system, retentionLimitBytes);
     if (decision.kind !== 'hand-over' && config.slotFailover && slot?.failover === false) {
       await terminateHolder(client, store.slot);
+      await retryUntil(HOLDER_GONE_MS, async () => !(await readSlot(client, config.slotName))?.activePid);
       await session.makeFailover(config.slotName);
     }
     return { progress, slot, decision };

@@ -4,7 +4,7 @@ import { RelayError } from '../../../errors/errors.ts';
 import { classify } from '../../../errors/policy.ts';
 import { parseLsn } from '../../../postgres/lsn.ts';
 
-/** Of a command that waits for nobody: later than this the server, or the way to it, is gone. */
+/** Of a command that has nobody to wait for: later than this the server, or the way to it, is gone. */
 const COMMAND_TIMEOUT_MS = 30_000;
 
 const CLOSE_DEADLINE_MS = 1_000;
@@ -122,7 +122,9 @@ export class ReplicationSession {
       await client.connect();
       return session;
     } catch (error) {
-      await session.close();
+      // Not by a goodbye: a connection that never began does not answer it.
+      signal.removeEventListener('abort', session.destroy);
+      session.destroy();
       throw error;
     }
   }
@@ -162,7 +164,7 @@ export class ReplicationSession {
     return { createdLsn: parseLsn(row.consistent_point), snapshotName: row.snapshot_name ?? undefined };
   }
 
-  /** Nobody may be reading it. */
+  /** Waits for whoever reads the slot, without end as far as the server is concerned: to be called when nobody does. */
   async makeFailover(slotName: string): Promise<void> {
     await this.client.query({
       text: `ALTER_REPLICATION_SLOT "${slotName}" (FAILOVER true)`,
