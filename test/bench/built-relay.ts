@@ -10,7 +10,7 @@ export interface BuiltRelay {
   readonly exit: Promise<void>;
 }
 
-/** The relay as the image starts it: compiled, with the image's flags. */
+/** The relay as the image starts it: compiled, with the image's flags and environment. */
 export function startBuiltRelay(backlog: Backlog, env: Readonly<Record<string, string>>): BuiltRelay {
   const child = spawn(
     process.execPath,
@@ -23,6 +23,7 @@ export function startBuiltRelay(backlog: Backlog, env: Readonly<Record<string, s
         HTTP_HOST: '127.0.0.1',
         HTTP_PORT: '0',
         LOG_LEVEL: 'warn',
+        MALLOC_ARENA_MAX: '1',
         ...env,
       },
       stdio: ['ignore', 'ignore', 'inherit'],

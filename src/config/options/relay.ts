@@ -40,7 +40,7 @@ export const RELAY_OPTIONS = {
   MAX_IN_FLIGHT_EVENTS: {
     group: 'limits',
     doc: 'Events held in memory, number; also the bound of duplicates after a crash.',
-    default: '10000',
+    default: '5000',
     format: format.integer(1, 10_000_000),
   },
   MAX_EVENT_BYTES: {
