@@ -248,7 +248,7 @@ const POLLED_UNFLUSHED: Plant = {
   edits: [
     {
       file: 'pipeline/capture/polling/table-poll.ts',
-      search: 'if (parseLsn(row.flushed) >= inserted) break;',
+      search: 'if (ends.flushed >= inserted) break;',
       replace: 'break;',
     },
   ],

@@ -57,7 +57,7 @@ describe('layers', () => {
       const { config, settings } = loadChecked(env, { file: path });
       assert.equal(config.maxAttempts, 7, 'an empty variable counts as not set');
       assert.equal(config.http.port, 2);
-      assert.equal(config.maxInFlightEvents, 10_000);
+      assert.equal(config.maxInFlightEvents, 5_000);
       assert.deepEqual(config.broker.kind === 'kafka' && config.broker.brokers, ['k1:9092', '[::1]:9093']);
       assert.deepEqual(
         ['MAX_ATTEMPTS', 'HTTP_PORT', 'LOG_LEVEL'].map((name) => settings.layer(name)),
@@ -111,7 +111,7 @@ describe('layers', () => {
       partitionRetentionMs: undefined,
       maxAttempts: 5,
       maxInFlightBytes: 64 * 1024 ** 2,
-      maxInFlightEvents: 10_000,
+      maxInFlightEvents: 5_000,
       notifyChannel: undefined,
       walRetentionLimitBytes: 4 * 1024 ** 3,
       deletedAtOnce: undefined,
