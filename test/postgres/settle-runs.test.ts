@@ -50,5 +50,35 @@ describe('what a write removes', () => {
       );
       assert.ok(apart.ms < MOST_TIMES_AS_LONG * together.ms, `${together.ms} ms, with gaps ${apart.ms} ms`);
     });
+
+    test(`P6 CLEANUP=${cleanup}: of what lies between events far apart nothing is read`, async () => {
+      const here = (scene = await CaptureScene.open({ env: { CLEANUP: cleanup } }));
+      await here.handOver();
+      const store = new ProgressStore(here.config, BigInt((await here.progress('lease_token')) ?? 0));
+      const slotCreatedLsn = (await store.read(here.client))?.slotCreatedLsn ?? 0n;
+      await here.insert(1_000);
+      const rows = await here.sql<'seq' | 'xid'>('select seq::text, xid::text from outbox order by seq');
+      const events = rows.map(({ seq, xid }) => ({ seq: Number(seq), xid: Number(xid) }));
+      const far = [...events.slice(0, 2), ...events.slice(-2)];
+      const entriesRead = async (): Promise<number> => {
+        await here.client.query('select pg_stat_force_next_flush()');
+        const [row] = await here.sql<'read'>(
+          `select sum(idx_tup_read)::text as read from pg_stat_user_indexes where relname = 'outbox'`,
+        );
+        return Number(row?.read);
+      };
+      const before = await entriesRead();
+      const write = {
+        settled: [],
+        runs: toRuns(far),
+        retried: [],
+        position: slotCreatedLsn,
+        beyond: [],
+      };
+      const { removed } = await store.write(here.client, write, 'complete', slotCreatedLsn);
+      assert.equal(removed, far.length);
+      const read = (await entriesRead()) - before;
+      assert.ok(read >= far.length && read < 50, `${read} entries read`);
+    });
   }
 });

@@ -8,7 +8,7 @@ import { parseSnapshot } from '../../postgres/snapshot.ts';
 import { isUnmarked } from '../../postgres/undelivered.ts';
 import { deadLetterOf } from './dead-letters.ts';
 import type { LedSlot } from '../capture/streaming/slot.ts';
-import { flattenRuns, unflattenRuns, type Run } from './settled-runs.ts';
+import { areScattered, flattenRuns, toSingles, unflattenRuns, type Run } from './settled-runs.ts';
 import type { Write, Written } from './settlement.ts';
 
 /** The one row that knows what is durable. */
@@ -38,6 +38,13 @@ const POSITIONS: Readonly<Record<Phase, string>> = {
   table: 'table_seq = $3::bigint, beyond = beyond || $4::bigint[]',
   complete: 'durable_lsn = $3::pg_lsn, beyond = $4::bigint[]',
 };
+
+interface WriteKind {
+  readonly parking: boolean;
+  readonly shared: boolean;
+  /** The runs are single events, far apart. */
+  readonly scattered: boolean;
+}
 
 /** Reads and writes the progress row, in one transaction with the clean-up. */
 export class ProgressStore {
@@ -170,7 +177,10 @@ export class ProgressStore {
     shared = false,
   ): Promise<Written & { readonly logEnds: LogEnds }> {
     const parked = write.settled.filter((settled) => settled.parked && !settled.parkedInDatabase);
-    const runs = this.config.cleanup === 'none' ? [] : write.runs;
+    const removable = this.config.cleanup === 'none' ? [] : write.runs;
+    const scattered = areScattered(removable);
+    const runs = scattered ? toSingles(removable) : removable;
+    const kind = { parking: parked.length > 0, shared, scattered };
     const columns = ['seqFrom', 'seqTo', 'xidFrom', 'xidTo'] as const;
     const { rows } = await client.query<{
       noted: string;
@@ -180,8 +190,8 @@ export class ProgressStore {
       flushed: string;
     }>({
       // A name: parsed and planned once for the connection.
-      name: `settle-${phase}-${parked.length > 0 ? 'parking' : 'plain'}-${shared ? 'shared' : 'own'}`,
-      text: this.statement(phase, parked.length > 0, shared),
+      name: `settle-${phase}-${Object.values(kind).map(Number).join('')}`,
+      text: this.statement(phase, kind),
       values: [
         this.config.slotName,
         formatLsn(slotCreatedLsn),
@@ -203,7 +213,7 @@ export class ProgressStore {
     return { removed, snapshot: parseSnapshot(row.snapshot), logEnds: parseLogEnds(row) };
   }
 
-  private statement(phase: Phase, parking: boolean, shared: boolean): string {
+  private statement(phase: Phase, { parking, shared, scattered }: WriteKind): string {
     const position = POSITIONS[phase];
     const { outbox } = this.config;
     const deadLetters = qualified(outbox.schema, 'outbox_relay_dead_letters');
@@ -218,12 +228,12 @@ export class ProgressStore {
        where slot_name = $1 and slot_created_lsn = $2::pg_lsn and handover = '${phase}' and lease_token = ${this.token}
       returning 1),
       ${parking ? parked : ''}
-      removed as (${this.removal()})
+      removed as (${this.removal(scattered)})
       select (select count(*) from noted) as noted, (select count(*) from removed) as removed,
              pg_current_snapshot()::text as snapshot, ${LOG_ENDS}${shared ? `, set_config('synchronous_commit', 'off', true)` : ''}`;
   }
 
-  private removal(): string {
+  private removal(scattered: boolean): string {
     const { cleanup, outbox } = this.config;
     if (cleanup === 'none')
       return `select 1 where false and ($5::bigint[], $6::bigint[], $7::xid8[], $8::xid8[], $9::bigint, $10::bigint) is null`;
@@ -232,7 +242,8 @@ export class ProgressStore {
     const xid = `o.${quoteIdentifier(outbox.columns.xid)}`;
     // A search in the sorted runs, not a join: for many runs planners have chosen to compare every row with every run.
     const run = `width_bucket(${seq}, $5::bigint[])`;
-    const settled = `${seq} between $9::bigint and $10::bigint and ${seq} <= ($6::bigint[])[${run}]
+    // What lies between scattered events may be a backlog of millions, or what an old snapshot keeps from being vacuumed.
+    const settled = `${scattered ? `${seq} = any($5::bigint[]) and ` : ''}${seq} between $9::bigint and $10::bigint and ${seq} <= ($6::bigint[])[${run}]
          and ${xid} between ($7::xid8[])[${run}] and ($8::xid8[])[${run}]`;
     if (cleanup === 'delete') return `delete from ${table} o using noted where ${settled} returning 1`;
     const delivered = quoteIdentifier(outbox.columns.deliveredAt);

@@ -58,6 +58,29 @@ export function countEvents(runs: readonly Run[]): number {
   return runs.reduce((sum, run) => sum + run.seqTo - run.seqFrom + 1, 0);
 }
 
+/** A look-up in the index costs about as much as reading so many entries one after the other. */
+const LOOK_UP_ENTRIES = 10;
+/** A parameter with more of them costs more than what it saves. */
+const MAX_LOOK_UPS = 20_000;
+
+/** Whether so many other numbers lie between these runs that it costs less to look each of their events up. */
+export function areScattered(runs: readonly Run[]): boolean {
+  const [first, last] = [runs[0], runs.at(-1)];
+  if (!first || !last) return false;
+  const events = countEvents(runs);
+  return events <= MAX_LOOK_UPS && last.seqTo - first.seqFrom + 1 > LOOK_UP_ENTRIES * events;
+}
+
+/** A run for each event. */
+export function toSingles(runs: readonly Run[]): Run[] {
+  return runs.flatMap((run) =>
+    Array.from({ length: run.seqTo - run.seqFrom + 1 }, (_, index) => {
+      const seq = run.seqFrom + index;
+      return { ...run, seqFrom: seq, seqTo: seq };
+    }),
+  );
+}
+
 /** Four numbers a run, as the progress row stores them. */
 export function flattenRuns(runs: readonly Run[]): number[] {
   return runs.flatMap((run) => [run.seqFrom, run.seqTo, run.xidFrom, run.xidTo]);
