@@ -4,8 +4,7 @@ import { startKafka } from '../../src/demo/services/kafka.ts';
 import { startPostgres } from '../../src/demo/services/postgres.ts';
 import { startRabbitmq } from '../../src/demo/services/rabbitmq.ts';
 import { kafkaBenchTarget, rabbitmqBenchTarget, type BenchTarget } from './broker.ts';
-import { outboxRelay } from './contender.ts';
-import { drain, drainTwice, type DrainResult } from './drain.ts';
+import { drain } from './drain.ts';
 import { latency } from './latency.ts';
 import { median } from './median.ts';
 import { comparePeers } from './peers/compare.ts';
@@ -113,12 +112,7 @@ async function benchLatency(brokers: string[]): Promise<void> {
 /** Before anything counts: the server's first messages are its fastest. */
 const WARM_UP_EVENTS = 100_000;
 
-const STATES = { asStarted: 'as started', warm: 'warm' } as const;
-
-/**
- * In turns, because a server slows down with what it has written: a ratio is the median of the rounds'. What was running
- * before is compared: `amqplib` alone has sent its warm-up, and the relay a first backlog.
- */
+/** In turns, because a server slows down with what it has written: a ratio is the median of the rounds'. */
 async function benchRabbitmq(url: string): Promise<void> {
   const alone = async (type: 'classic' | 'quorum', count: number) =>
     await withTarget(rabbitmqBenchTarget(url, type), (target) =>
@@ -134,28 +128,20 @@ async function benchRabbitmq(url: string): Promise<void> {
         'µs CPU': reference.cpuMicrosPerEvent,
       });
       for (const cleanup of ['none', 'delete'] as const) {
-        const relay = outboxRelay('relay', { CLEANUP: cleanup }, { rests: true });
-        const results = await withTarget(rabbitmqBenchTarget(url, type), (target) =>
-          drainTwice({ serverUrl: postgres.url, target }, relay, {
-            events,
-            keys,
-            deletes: cleanup === 'delete',
-          }),
+        const result = await withTarget(rabbitmqBenchTarget(url, type), (target) =>
+          drain(postgres.url, target, { events, keys, env: { CLEANUP: cleanup } }),
         );
-        for (const state of ['asStarted', 'warm'] as const) {
-          const result = results[state] as DrainResult;
-          const ratio = result.eventsPerSecond / reference.eventsPerSecond;
-          if (state === 'warm') ratios[cleanup].push(ratio);
-          print(`relay to RabbitMQ, ${type} queue, CLEANUP=${cleanup}, ${STATES[state]}`, {
-            'events/s': result.eventsPerSecond,
-            'µs CPU': result.cpuMicrosPerEvent,
-            'MB peak': result.peakRssMb,
-            '× amqplib alone': ratio,
-          });
-        }
+        const ratio = result.eventsPerSecond / reference.eventsPerSecond;
+        ratios[cleanup].push(ratio);
+        print(`relay to RabbitMQ, ${type} queue, CLEANUP=${cleanup}`, {
+          'events/s': result.eventsPerSecond,
+          'µs CPU': result.cpuMicrosPerEvent,
+          'MB peak': result.peakRssMb,
+          '× amqplib alone': ratio,
+        });
       }
     }
-    print(`median, ${type} queue, warm`, {
+    print(`median, ${type} queue`, {
       '× amqplib alone, none': median(ratios.none),
       delete: median(ratios.delete),
     });

@@ -46,10 +46,7 @@ export async function drainTwice(
     const running = await contender.start(backlog, target);
     try {
       const nothing = { cpuSeconds: 0 };
-      const first = await untilDrained(
-        { target, backlog, running, from: nothing },
-        { ...options, before: 0 },
-      );
+      const first = await untilDrained({ target, backlog, running, from: nothing }, { ...options, events });
       const again = running.rest && (await drainAgain(running, { backlog, target, ...options }));
       await running.kill('SIGTERM');
       const arrivals = await target.arrivals();
@@ -75,7 +72,7 @@ async function drainAgain(
   await insertEvents(backlog.url, { events, keys, first: events + 1 });
   const from = usageOf(running.pid);
   await running.rest?.resume();
-  return await untilDrained({ target, backlog, running, from }, { before: events, events, deletes });
+  return await untilDrained({ target, backlog, running, from }, { events: 2 * events, deletes });
 }
 
 interface Drained {
@@ -90,9 +87,9 @@ async function untilDrained(
     running,
     from,
   }: { target: BenchTarget; backlog: Backlog; running: Running; from: Pick<Usage, 'cpuSeconds'> },
-  { before, events, deletes }: { before: number; events: number; deletes: boolean },
+  { events, deletes }: { events: number; deletes: boolean },
 ): Promise<Drained> {
-  const { seconds } = await untilCounted(target, { before, events });
+  const { seconds } = await untilCounted(target, events);
   if (deletes) await untilEmpty(backlog.url);
   const { cpuSeconds, peakRssBytes } = usageOf(running.pid);
   return { seconds, usage: { cpuSeconds: cpuSeconds - from.cpuSeconds, peakRssBytes } };
@@ -117,16 +114,13 @@ function resultOf(
   };
 }
 
-/** Seconds between the first count above what was there before and the last event, by polling: for brokers without append times. */
-async function untilCounted(
-  target: BenchTarget,
-  { before, events }: { before: number; events: number },
-): Promise<{ seconds: number }> {
+/** Seconds between the first count above zero and the last event, by polling: for brokers without append times. */
+async function untilCounted(target: BenchTarget, events: number): Promise<{ seconds: number }> {
   let firstMs = 0;
   let firstCount = 0;
   await until(
     async () => {
-      const count = (await target.count()) - before;
+      const count = await target.count();
       if (count > 0 && firstMs === 0) {
         firstMs = performance.now();
         firstCount = count;
