@@ -14,8 +14,9 @@ import type { Publisher } from './pipeline/publish/publisher.ts';
 import type { Address } from './pipeline/envelope/router.ts';
 import { ProgressStore, type Phase, type Progress } from './pipeline/settle/progress.ts';
 import { resume } from './pipeline/settle/resume.ts';
-import { toRuns } from './pipeline/settle/settled-runs.ts';
-import { Settlement, type Carried } from './pipeline/settle/settlement.ts';
+import { byNumber } from './pipeline/settle/removal.ts';
+import type { Identity } from './pipeline/settle/settled-runs.ts';
+import { Settlement, unseenOf, type Carried } from './pipeline/settle/settlement.ts';
 import { pollTable, type PollingOptions } from './polling.ts';
 import { connect, disconnect } from './postgres/connect.ts';
 import { readEndOfLog, readInstallation, readTimeline } from './postgres/log-position.ts';
@@ -78,6 +79,8 @@ export class Session {
   private readonly store: ProgressStore;
   private readonly keeper: SlotKeeper;
   private carried: CarriedProgress | undefined;
+  /** Rows of delivered events that were not visible yet. */
+  private unseen: readonly Identity[] = [];
   private timeline = '';
   private readonly drainBudgetMs: () => number;
   private stage: Stage | undefined;
@@ -263,15 +266,28 @@ export class Session {
       beyond: progress.beyond,
     };
     const { position, beyond, mustNote } = resume(
-      same ? carried : { ...carried, position: 0n, beyond: [] },
+      same ? carried : { ...carried, position: BigInt(BEFORE_ALL), beyond: [] },
       row,
     );
+    this.unseen = unseen;
     if (mustNote && (same || progress.handover !== 'complete')) {
-      const runs = toRuns([...unwritten.map(({ event }) => event), ...unseen]);
-      const write = { settled: unwritten, runs, retried: unseen, position, beyond };
-      await store.write(client, write, progress.handover, progress.slotCreatedLsn);
+      const { once: removable, again } = byNumber<Identity>([
+        ...unwritten.map(({ event }) => event),
+        ...unseen,
+      ]);
+      // The same numbers of other transactions first: the row of progress speaks of all.
+      for (const event of again)
+        await store.write(
+          client,
+          { settled: [], removable: [event], retried: [], ...row },
+          progress.handover,
+          progress.slotCreatedLsn,
+        );
+      const write = { settled: unwritten, removable, retried: unseen, position, beyond };
+      const written = await store.write(client, write, progress.handover, progress.slotCreatedLsn);
+      this.unseen = written.removed < removable.length ? unseenOf(write, written.snapshot) : [];
     }
-    this.carried = same ? { ...carried, position, beyond, unwritten: [], unseen: [] } : undefined;
+    this.carried = same ? { ...carried, position, beyond, unwritten: [], unseen: this.unseen } : undefined;
   }
 
   /** Nothing was found out yet, but the connection is there: what an earlier session settled must not be sent again. */
@@ -297,6 +313,7 @@ export class Session {
       position: BigInt(afterSeq),
       before: this.carried?.beyond ?? [],
       beforeUntil: BEYOND_EVERYTHING,
+      unseen: this.unseen,
     });
     await this.runStage(
       new Stage({
@@ -324,6 +341,7 @@ export class Session {
       position,
       before: this.carried?.beyond ?? progress.beyond,
       beforeUntil: await readEndOfLog(client),
+      unseen: this.unseen,
     });
     await terminateHolder(client, this.store.slot);
     const stream = await this.unlessStopped(this.keeper.openStream(position, checked, stop));

@@ -44,7 +44,6 @@ export interface SlotKeeperOptions {
 export class SlotKeeper {
   private readonly options: SlotKeeperOptions;
   private deletedAtOnce = false;
-  private guardBroken = false;
   /** Ends the guard of a slot that is being made, or was made and is not streamed from yet. */
   private endWatch: () => Promise<void> = async () => await Promise.resolve();
 
@@ -284,9 +283,8 @@ export class SlotKeeper {
   }
 
   private readonly tellGuard = (broken: unknown): void => {
-    if (broken === undefined && !this.guardBroken) return;
-    this.guardBroken = broken !== undefined;
     const { changes } = this.options.observer;
+    if (broken === undefined && changes.last('guard') !== 'broken') return;
     const fields = { slot: this.options.config.slotName };
     if (broken === undefined) {
       changes.report('guard', 'looks', { level: 'info', message: 'the slot is guarded again', fields });

@@ -126,6 +126,11 @@ export class ChangeLog {
     this.remindMs = options.remindMs ?? 300_000;
   }
 
+  /** The state that was reported last. */
+  last(topic: string): string | undefined {
+    return this.seen.get(topic)?.state;
+  }
+
   /** Returns whether a line was written. */
   report(
     topic: string,

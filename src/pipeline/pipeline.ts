@@ -66,6 +66,7 @@ export class Pipeline {
   /** Rows were removed, or marked: they no longer cost memory. */
   release(settled: readonly Settled[]): void {
     for (const { event } of settled) this.window.leave(event);
+    this.window.changed();
   }
 
   /** Delivers events that no stream brought; they take no part in positions. */
@@ -76,14 +77,14 @@ export class Pipeline {
   private accept(batch: Batch): void {
     const { settlement, settler, onSkipped } = this.options;
     settlement.begin(batch.transactions, batch.heardLsn);
-    // A COMMIT whose events are settled already: nothing else would wake who notes it.
-    if (settlement.hasUnnoted) settler.add([]);
     let skipped = 0;
     for (const event of batch.events) {
       if (settlement.settledBefore(event)) skipped++;
       else this.send(event);
     }
     if (skipped > 0) onSkipped(skipped);
+    // A COMMIT whose events are settled already: nothing else would wake who notes it.
+    if (settlement.hasUnnoted) settler.add([]);
   }
 
   /**

@@ -35,10 +35,12 @@ export class InFlightWindow {
   leave(event: OutboxEvent): void {
     this.eventCount--;
     this.byteCount -= event.sizeBytes + EVENT_OVERHEAD_BYTES;
-    if (this.waiter && !this.full) {
-      this.waiter();
-      this.waiter = undefined;
-    }
+  }
+
+  /** Something changed, here or in what else holds reading back. */
+  changed(): void {
+    this.waiter?.();
+    this.waiter = undefined;
   }
 
   get full(): boolean {

@@ -235,7 +235,7 @@ export class FaultTable {
   }
 
   private async drainOnceStreaming(relay: RelayProcess): Promise<void> {
-    await relay.waitForLine(/mode: streaming/);
+    await until(() => isStreaming(relay.output), { what: 'the relay to stream' });
     relay.kill('SIGTERM');
   }
 
@@ -247,6 +247,11 @@ export class FaultTable {
       return rows.map(({ id, copies }) => ({ id, copies: Number(copies) }));
     });
   }
+}
+
+/** Now, and not before the session ended that a cut connection has ended. */
+function isStreaming(output: string): boolean {
+  return output.lastIndexOf('mode: streaming') > output.lastIndexOf('the session ended');
 }
 
 function reached(by: Row['reachedBy']): FaultPoint[] {

@@ -125,7 +125,7 @@ test(
         await later?.claim(client);
         await assert.rejects(async () => await earlier?.touch(client), { code: 'progress-lost' });
         await assert.rejects(async () => await earlier?.claim(client), { code: 'progress-lost' });
-        const write = { settled: [], runs: [], retried: [], position: 1n, beyond: [] };
+        const write = { settled: [], removable: [], retried: [], position: 1n, beyond: [] };
         await assert.rejects(async () => await earlier?.write(client, write, 'polling', 0n), {
           code: 'progress-lost',
         });

@@ -8,7 +8,8 @@ import { parseSnapshot } from '../../postgres/snapshot.ts';
 import { isUnmarked } from '../../postgres/undelivered.ts';
 import { deadLetterOf } from './dead-letters.ts';
 import type { LedSlot } from '../capture/streaming/slot.ts';
-import { areScattered, flattenRuns, toSingles, unflattenRuns, type Run } from './settled-runs.ts';
+import { toRemoval } from './removal.ts';
+import { flattenRuns, unflattenRuns, type Run } from './settled-runs.ts';
 import type { Write, Written } from './settlement.ts';
 
 /** The one row that knows what is durable. */
@@ -42,7 +43,7 @@ const POSITIONS: Readonly<Record<Phase, string>> = {
 interface WriteKind {
   readonly parking: boolean;
   readonly shared: boolean;
-  /** The runs are single events, far apart. */
+  /** The events lie far apart. */
   readonly scattered: boolean;
 }
 
@@ -177,11 +178,8 @@ export class ProgressStore {
     shared = false,
   ): Promise<Written & { readonly logEnds: LogEnds }> {
     const parked = write.settled.filter((settled) => settled.parked && !settled.parkedInDatabase);
-    const removable = this.config.cleanup === 'none' ? [] : write.runs;
-    const scattered = areScattered(removable);
-    const runs = scattered ? toSingles(removable) : removable;
+    const { scattered, ...removal } = toRemoval(this.config.cleanup === 'none' ? [] : write.removable);
     const kind = { parking: parked.length > 0, shared, scattered };
-    const columns = ['seqFrom', 'seqTo', 'xidFrom', 'xidTo'] as const;
     const { rows } = await client.query<{
       noted: string;
       removed: string;
@@ -197,10 +195,10 @@ export class ProgressStore {
         formatLsn(slotCreatedLsn),
         phase === 'complete' ? formatLsn(write.position) : write.position.toString(),
         phase === 'complete' ? flattenRuns(write.beyond) : [],
-        ...columns.map((column) => runs.map((run) => run[column])),
+        ...[removal.firsts, removal.lasts, removal.offsets, removal.xids].map(toArrayText),
         // Bounds of all runs: no more of the index is read than between them.
-        runs[0]?.seqFrom ?? 0,
-        runs.at(-1)?.seqTo ?? -1,
+        removal.firsts[0] ?? 0,
+        removal.lasts.at(-1) ?? -1,
         ...(parked.length > 0
           ? [JSON.stringify(parked.map((settled) => deadLetterOf(this.config, settled)))]
           : []),
@@ -236,7 +234,7 @@ export class ProgressStore {
   private removal(scattered: boolean): string {
     const { cleanup, outbox } = this.config;
     if (cleanup === 'none')
-      return `select 1 where false and ($5::bigint[], $6::bigint[], $7::xid8[], $8::xid8[], $9::bigint, $10::bigint) is null`;
+      return `select 1 where false and ($5::bigint[], $6::bigint[], $7::int[], $8::xid8[], $9::bigint, $10::bigint) is null`;
     const table = qualified(outbox.schema, outbox.table);
     const seq = `o.${quoteIdentifier(outbox.columns.seq)}`;
     const xid = `o.${quoteIdentifier(outbox.columns.xid)}`;
@@ -244,7 +242,7 @@ export class ProgressStore {
     const run = `width_bucket(${seq}, $5::bigint[])`;
     // What lies between scattered events may be a backlog of millions, or what an old snapshot keeps from being vacuumed.
     const settled = `${scattered ? `${seq} = any($5::bigint[]) and ` : ''}${seq} between $9::bigint and $10::bigint and ${seq} <= ($6::bigint[])[${run}]
-         and ${xid} between ($7::xid8[])[${run}] and ($8::xid8[])[${run}]`;
+         and ${xid} = ($8::xid8[])[($7::int[])[${run}] + (${seq} - ($5::bigint[])[${run}])::int]`;
     if (cleanup === 'delete') return `delete from ${table} o using noted where ${settled} returning 1`;
     const delivered = quoteIdentifier(outbox.columns.deliveredAt);
     return `update ${table} o set ${delivered} = clock_timestamp() from noted
@@ -274,6 +272,11 @@ export class ProgressStore {
     );
     if (rowCount !== 1) throw progressLost();
   }
+}
+
+/** The driver would quote each of the numbers. */
+function toArrayText(numbers: readonly number[]): string {
+  return `{${numbers.join()}}`;
 }
 
 function progressLost(): RelayError {

@@ -5,9 +5,9 @@ export interface Identity {
 }
 
 /**
- * Settled events as runs of adjacent `seq`: every number from `seqFrom` to `seqTo` is a settled event, so that a range
- * delete removes nothing that was not proven durable. The transaction ids keep a row apart that got the same number
- * after the sequence was reset.
+ * Settled events as runs of adjacent `seq`: every number from `seqFrom` to `seqTo` is a settled event. What is remembered
+ * of them when they are gone; rows are removed by their exact ids (`removal.ts`). The bounds of the transaction ids keep
+ * most rows apart that get the same numbers after the sequence was reset.
  */
 export interface Run {
   readonly seqFrom: number;
@@ -51,34 +51,6 @@ export function containsEvent(runs: readonly Run[], { seq, xid }: Identity): boo
     else return xid >= run.xidFrom && xid <= run.xidTo;
   }
   return false;
-}
-
-/** How many events these are. */
-export function countEvents(runs: readonly Run[]): number {
-  return runs.reduce((sum, run) => sum + run.seqTo - run.seqFrom + 1, 0);
-}
-
-/** A look-up in the index costs about as much as reading so many entries one after the other. */
-const LOOK_UP_ENTRIES = 10;
-/** A parameter with more of them costs more than what it saves. */
-const MAX_LOOK_UPS = 20_000;
-
-/** Whether so many other numbers lie between these runs that it costs less to look each of their events up. */
-export function areScattered(runs: readonly Run[]): boolean {
-  const [first, last] = [runs[0], runs.at(-1)];
-  if (!first || !last) return false;
-  const events = countEvents(runs);
-  return events <= MAX_LOOK_UPS && last.seqTo - first.seqFrom + 1 > LOOK_UP_ENTRIES * events;
-}
-
-/** A run for each event. */
-export function toSingles(runs: readonly Run[]): Run[] {
-  return runs.flatMap((run) =>
-    Array.from({ length: run.seqTo - run.seqFrom + 1 }, (_, index) => {
-      const seq = run.seqFrom + index;
-      return { ...run, seqFrom: seq, seqTo: seq };
-    }),
-  );
 }
 
 /** Four numbers a run, as the progress row stores them. */

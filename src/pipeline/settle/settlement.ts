@@ -1,7 +1,8 @@
 import type { OutboxEvent, Transaction } from '../capture/event.ts';
 import { SettledBeyond } from './beyond.ts';
 import { sees, type Snapshot } from '../../postgres/snapshot.ts';
-import { containsEvent, countEvents, mergeRuns, toRuns, type Identity, type Run } from './settled-runs.ts';
+import { byNumber } from './removal.ts';
+import { containsEvent, mergeRuns, toRuns, type Identity, type Run } from './settled-runs.ts';
 import { Watermark } from './watermark.ts';
 
 /** An event that left the relay's care: the broker has it, or it is to be parked. */
@@ -24,8 +25,9 @@ export interface ParkedAddress {
 /** One transaction of the clean-up: what it removes, what it parks, and what the progress row says afterwards. */
 export interface Write {
   readonly settled: readonly Settled[];
-  readonly runs: readonly Run[];
-  /** Of earlier writes that could not see their rows; among `runs`. */
+  /** Sorted, and of each number one (`removal.ts`). */
+  readonly removable: readonly Identity[];
+  /** Of earlier writes that could not see their rows; among `removable`. */
   readonly retried: readonly Identity[];
   readonly position: bigint;
   readonly beyond: readonly Run[];
@@ -80,11 +82,18 @@ export class Settlement {
    * `before`: events settled beyond `start` by an earlier session. They come again at or below `beforeUntil` (the end
    * of the log when the session began), so that afterwards the knowledge can go.
    */
-  constructor(start: { position: bigint; before: readonly Run[]; beforeUntil: bigint }) {
+  constructor(start: {
+    readonly position: bigint;
+    readonly before: readonly Run[];
+    readonly beforeUntil: bigint;
+    /** Delivered by an earlier session, and their rows were not visible to its writes. */
+    readonly unseen?: readonly Identity[];
+  }) {
     this.watermark = new Watermark(start.position);
     this.writtenPosition = start.position;
     this.before = start.before;
     this.beforeUntil = start.beforeUntil;
+    this.unseen = start.unseen ?? [];
   }
 
   begin(transactions: readonly Transaction[], heardLsn: bigint): void {
@@ -157,19 +166,32 @@ export class Settlement {
 
   nextWrite(maxEvents: number): Write {
     if (this.inFlight) throw new RangeError('the last write has no end yet');
-    const settled = this.pending.length <= maxEvents ? this.pending : this.pending.slice(0, maxEvents);
-    this.pending = this.pending.length <= maxEvents ? [] : this.pending.slice(maxEvents);
-    const identities = settled.map(({ event }) => event);
-    const runs = toRuns(identities);
+    const { settled, events } = this.take(maxEvents);
+    const runs = toRuns(events);
     for (const { event } of settled) this.watermark.settle(event);
     const position = this.watermark.advance();
     this.noted = this.watermark.completed;
     this.beyond.add(runs, this.watermark.received);
     this.beyond.forget(this.watermark.completed);
-    const removable = this.unseen.length === 0 ? runs : toRuns([...identities, ...this.unseen]);
     const beyond = this.knownBeyond(position);
-    this.inFlight = { settled, runs: removable, retried: this.unseen, position, beyond };
+    const { once: removable, again } =
+      this.unseen.length === 0
+        ? { once: events, again: [] }
+        : byNumber<Identity>([...events, ...this.unseen]);
+    const retried = again.length === 0 ? this.unseen : this.unseen.filter((event) => !again.includes(event));
+    this.inFlight = { settled, removable, retried, position, beyond };
     return this.inFlight;
+  }
+
+  /** Of each number one: a second one, after the sequence was set back, waits for the next write. */
+  private take(maxEvents: number): { settled: readonly Settled[]; events: readonly OutboxEvent[] } {
+    const front = this.pending.length <= maxEvents ? this.pending : this.pending.slice(0, maxEvents);
+    this.pending = this.pending.length <= maxEvents ? [] : this.pending.slice(maxEvents);
+    const { once: events, again } = byNumber(front.map(({ event }) => event));
+    if (again.length === 0) return { settled: front, events };
+    const later = new Set(again);
+    this.pending.unshift(...front.filter(({ event }) => later.has(event)));
+    return { settled: front.filter(({ event }) => !later.has(event)), events };
   }
 
   /** The write was committed. Returns the position that may be acknowledged once it is on disk, too. */
@@ -177,16 +199,12 @@ export class Settlement {
     if (write !== this.inFlight) throw new RangeError('not the write in flight');
     this.inFlight = undefined;
     this.notOnDisk.push(write);
-    const wanted = countEvents(write.runs);
-    if (removed >= wanted) this.unseen = [];
-    else {
-      const streamed = write.settled.map(({ event }) => event).filter(isFromItsTransaction);
-      const tried = [...streamed, ...this.unseen];
-      // Where the snapshot sees the transaction, the row was removed, or the application had done that itself.
-      this.unseen = tried.filter(({ xid }) => !sees(snapshot, xid)).map(({ seq, xid }) => ({ seq, xid }));
-    }
+    const wanted = write.removable.length;
+    const unseen = removed >= wanted ? [] : unseenOf(write, snapshot);
+    // Those that had to wait for another write, and those that this one did not see.
+    this.unseen = [...this.unseen.filter((event) => !write.retried.includes(event)), ...unseen];
     const parkedBefore = write.settled.filter(({ parkedInDatabase }) => parkedInDatabase).length;
-    const events = wanted - this.unseen.length - parkedBefore;
+    const events = wanted - unseen.length - parkedBefore;
     this.lastFindings = { events, vanished: Math.max(0, events - removed) };
     if (write.position > this.writtenPosition) this.writtenPosition = write.position;
     return this.writtenPosition;
@@ -214,6 +232,18 @@ export class Settlement {
     const runs = this.beyond.runs();
     return position >= this.beforeUntil ? runs : mergeRuns(runs, this.before);
   }
+}
+
+/** Of a write that removed fewer rows than it was to: those whose transactions were not visible to it. */
+export function unseenOf(
+  { settled, retried }: Pick<Write, 'settled' | 'retried'>,
+  snapshot: Snapshot,
+): Identity[] {
+  const streamed = settled.map(({ event }) => event).filter(isFromItsTransaction);
+  // Where the snapshot sees the transaction, the row was removed, or the application had done that itself.
+  return [...streamed, ...retried]
+    .filter(({ xid }) => !sees(snapshot, xid))
+    .map(({ seq, xid }) => ({ seq, xid }));
 }
 
 /** A restored row carries the id of another server's transaction, about which no snapshot here can say anything. */

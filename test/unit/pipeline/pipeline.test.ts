@@ -112,6 +112,29 @@ describe('Pipeline', () => {
     await running;
   });
 
+  it('P1 reading goes on after more known events than are remembered, with nothing in flight', async () => {
+    const known = Array.from({ length: 100 }, (_, i) => i + 1);
+    const source = new FixedSource([batchOf(known), batchOf([101])], true);
+    const before = [{ seqFrom: 1, seqTo: 100, xidFrom: 0, xidTo: 1_000 }];
+    const settlement = new Settlement({ position: 0n, before, beforeUntil: 1_000n });
+    let asked = 0;
+    const settler = { add: () => asked++ } as unknown as Settler;
+    const limits = { maxEvents: 1, maxBytes: 1e9 };
+    const { pipeline, skipped } = setUp(source, { settlement, settler, window: limits });
+    const stop = new AbortController();
+    const running = pipeline.run(stop.signal);
+    await turns();
+    assert.deepEqual(skipped, [100]);
+    assert.ok(asked > 0, 'the settler is told that there is something to note');
+    // As it does: it notes, and what it wrote is released.
+    settlement.nextWrite(10);
+    pipeline.release([]);
+    await turns();
+    assert.equal(source.pulled, 2);
+    stop.abort();
+    await running;
+  });
+
   it('P6 a stop does not wait for a broker that is away, also when the source has come to its end', async () => {
     const { pipeline, publisher } = setUp(new FixedSource([batchOf([1, 2])]));
     publisher.roomLeft = 0;

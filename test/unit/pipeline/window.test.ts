@@ -65,11 +65,23 @@ describe('InFlightWindow', () => {
     let open = false;
     const waiting = window.room(NEVER).then(() => (open = true));
     window.leave(events[0] as OutboxEvent);
+    window.changed();
     for (let i = 0; i < 5; i++) await Promise.resolve();
     assert.equal(open, false);
     window.leave(events[1] as OutboxEvent);
+    window.changed();
     await waiting;
     assert.equal(open, true);
+  });
+
+  it('opens when what else holds reading back has gone', async () => {
+    const window = new InFlightWindow({ maxEvents: 2, maxBytes: 1e9 });
+    let held = true;
+    const waiting = window.room(NEVER, () => held);
+    await Promise.resolve();
+    held = false;
+    window.changed();
+    await waiting;
   });
 
   it('does not hold back what was aborted', async () => {

@@ -2,12 +2,10 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import * as fc from 'fast-check';
 import {
-  areScattered,
   containsEvent,
   flattenRuns,
   mergeRuns,
   toRuns,
-  toSingles,
   unflattenRuns,
   type Identity,
   type Run,
@@ -39,10 +37,8 @@ function assertWellFormed(runs: readonly Run[]): void {
   }
 }
 
-const run = (seqFrom: number, seqTo: number): Run => ({ seqFrom, seqTo, xidFrom: 1, xidTo: 1 });
-
 describe('settled runs', () => {
-  it('P5 a range delete by runs covers exactly the settled events, nothing between them', () => {
+  it('P5 runs cover exactly the settled events, nothing between them', () => {
     fc.assert(
       fc.property(events, (settled) => {
         const runs = toRuns(settled);
@@ -86,26 +82,6 @@ describe('settled runs', () => {
         }
       }),
     );
-  });
-
-  it('P5 singly they are the same events, each a run', () => {
-    fc.assert(
-      fc.property(events, (list) => {
-        const runs = toRuns(list);
-        const singles = toSingles(runs);
-        assert.deepEqual(numbersOf(singles), numbersOf(runs));
-        assert.ok(singles.every(({ seqFrom, seqTo }) => seqFrom === seqTo));
-        assert.ok(list.every((event) => containsEvent(singles, event)));
-      }),
-    );
-  });
-
-  it('are scattered when far more numbers lie between them than they have', () => {
-    assert.equal(areScattered([]), false);
-    assert.equal(areScattered([run(7, 7)]), false);
-    assert.equal(areScattered([run(1, 100), run(900, 1_000)]), false);
-    assert.equal(areScattered([run(1, 1), run(1_000, 1_000)]), true);
-    assert.equal(areScattered([run(1, 1_000_000), run(2 ** 40, 2 ** 40)]), false, 'too many to be listed');
   });
 
   it('comes back from the progress row as it went in', () => {

@@ -2,13 +2,15 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import * as fc from 'fast-check';
 import type { OutboxEvent, Transaction } from '../../../../src/pipeline/capture/event.ts';
+import { containsEvent, type Identity, type Run } from '../../../../src/pipeline/settle/settled-runs.ts';
+import { byNumber } from '../../../../src/pipeline/settle/removal.ts';
 import {
-  containsEvent,
-  toRuns,
-  type Identity,
-  type Run,
-} from '../../../../src/pipeline/settle/settled-runs.ts';
-import { Settlement, type Write, type Written } from '../../../../src/pipeline/settle/settlement.ts';
+  Settlement,
+  unseenOf,
+  type Write,
+  type Written,
+} from '../../../../src/pipeline/settle/settlement.ts';
+import type { Snapshot } from '../../../../src/postgres/snapshot.ts';
 import { eventOf, transactionOf } from '../builders.ts';
 
 const START = 100n;
@@ -126,14 +128,14 @@ class World {
     this.settlement = this.begin(this.row);
   }
 
-  private begin({ position, beyond }: ProgressRow): Settlement {
+  private begin({ position, beyond }: ProgressRow, unseen: readonly Identity[] = []): Settlement {
     this.write = undefined;
     this.open = [];
     this.receiving = undefined;
     const first = this.log.findIndex(({ endLsn }) => endLsn > position);
     this.next = { transaction: first === -1 ? this.log.length : first, event: 0 };
     const beforeUntil = this.log.at(-1)?.endLsn ?? START;
-    return (this.settlement = new Settlement({ position, before: beyond, beforeUntil }));
+    return (this.settlement = new Settlement({ position, before: beyond, beforeUntil, unseen }));
   }
 
   apply(step: Step): void {
@@ -191,17 +193,23 @@ class World {
     const before = this.row;
     const events = this.write.settled.map(({ event }) => event.seq).filter((seq) => !this.written.has(seq));
     this.store(this.write, this.write.settled);
-    const xmax = 500 + Math.max(0, this.next.transaction - this.hidden);
-    const removed = this.remove(this.write.runs, xmax);
-    const snapshot = { xmin: xmax, xmax, running: [] };
+    const snapshot = this.snapshot();
+    const removed = this.remove(this.write.removable, snapshot.xmax);
     const position = this.settlement.committed(this.write, { removed: removed.length, snapshot });
     this.unflushed.push({ write: this.write, before, events, removed });
     this.write = undefined;
     assert.equal(position, this.row.position, 'acknowledged is what the row says');
   }
 
-  private remove(runs: readonly Run[], xmax = Infinity): Identity[] {
-    const removed = this.rows.filter((row) => row.xid < xmax && containsEvent(runs, row));
+  private snapshot(): Snapshot {
+    const xmax = 500 + Math.max(0, this.next.transaction - this.hidden);
+    return { xmin: xmax, xmax, running: [] };
+  }
+
+  private remove(events: readonly Identity[], xmax: number): Identity[] {
+    const removed = this.rows.filter(
+      (row) => row.xid < xmax && events.some(({ seq, xid }) => seq === row.seq && xid === row.xid),
+    );
     this.rows = this.rows.filter((row) => !removed.includes(row));
     return removed;
   }
@@ -229,17 +237,25 @@ class World {
   private end(how: Extract<Step, { do: 'end' }>['how']): void {
     if (how === 'lost-after-commit' && this.write) this.store(this.write, this.write.settled);
     const carried = this.settlement.carry();
+    let unseen: readonly Identity[] = [];
     if (how === 'crash') this.takeBack();
     this.unflushed = [];
     // The process lives on: the next session writes first what this one could not.
     if (how === 'lost' || how === 'lost-after-commit' || how === 'crash') {
       this.store(carried, carried.unwritten);
-      this.remove(toRuns([...carried.unwritten.map(({ event }) => event), ...carried.unseen]));
+      const { once } = byNumber<Identity>([
+        ...carried.unwritten.map(({ event }) => event),
+        ...carried.unseen,
+      ]);
+      const snapshot = this.snapshot();
+      const removed = this.remove(once, snapshot.xmax);
+      if (removed.length < once.length)
+        unseen = unseenOf({ settled: carried.unwritten, retried: carried.unseen }, snapshot);
     } else {
       const forgotten = this.rows.filter(({ seq }) => this.written.has(seq));
       for (const { seq } of forgotten) this.orphaned.add(seq);
     }
-    this.settlement = this.begin(this.row);
+    this.settlement = this.begin(this.row, unseen);
   }
 
   /** The row's claim is exactly what was settled by committed writes, among what was received at all. */
@@ -331,9 +347,34 @@ describe('Settlement', () => {
     assert.equal(settlement.hasUnseen, true);
     assert.deepEqual(settlement.carry().unseen, [{ seq: 3, xid: 9 }]);
     const second = settlement.nextWrite(10);
-    assert.deepEqual(second.runs, [{ seqFrom: 3, seqTo: 3, xidFrom: 9, xidTo: 9 }]);
+    assert.deepEqual(second.removable, [{ seq: 3, xid: 9 }]);
     settlement.committed(second, { removed: 0, snapshot: { xmin: 11, xmax: 12, running: [11] } });
     assert.equal(settlement.hasUnseen, false, 'seen and not there: somebody else removed it');
+  });
+
+  it('P1 a number that was given out again waits for the next write: one statement can not tell both', () => {
+    const settlement = new Settlement({ position: START, before: [], beforeUntil: START });
+    const old = transactionOf({ xid: 5, endLsn: 110n });
+    const reset = transactionOf({ xid: 9, endLsn: 120n });
+    settlement.begin([old, reset], 120n);
+    settlement.settle([{ event: eventOf(1, reset) }, { event: eventOf(2, old) }, { event: eventOf(1, old) }]);
+    const first = settlement.nextWrite(10);
+    assert.deepEqual(
+      first.removable.map(({ seq, xid }) => [seq, xid]),
+      [
+        [1, 9],
+        [2, 5],
+      ],
+    );
+    assert.equal(first.position, START, 'one event of the first transaction is still to be written');
+    assert.equal(settlement.unwritten, 3);
+    settlement.committed(first, { ...ALL, removed: 2 });
+    const second = settlement.nextWrite(10);
+    assert.deepEqual(
+      second.removable.map(({ seq, xid }) => [seq, xid]),
+      [[1, 5]],
+    );
+    assert.equal(second.position, 120n);
   });
 
   it('one write at a time', () => {

@@ -173,7 +173,7 @@ describe('Settler', () => {
     await until(() => store.writes.length === 1, { what: 'the write' });
     store.ends[0]?.resolve({ removed: 0, snapshot: { xmin: 5, xmax: 6, running: [5] } });
     await until(() => store.writes.length === 2, { what: 'the removal' });
-    assert.deepEqual(store.writes[1]?.runs, [{ seqFrom: 5, seqTo: 5, xidFrom: 5, xidTo: 5 }]);
+    assert.deepEqual(store.writes[1]?.removable, [{ seq: 5, xid: 5 }]);
     store.ends[1]?.resolve(SEEN);
     settler.drain();
     await running;
