@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { Broker } from './broker.ts';
+import type { CarriedProgress } from './carried.ts';
 import type { Config } from './config/config.ts';
 import { RelayError } from './errors/errors.ts';
 import { classify } from './errors/policy.ts';
@@ -16,7 +17,7 @@ import { StreamFailures } from './pipeline/capture/unreadable.ts';
 import { createRouter } from './pipeline/envelope/router.ts';
 import type { createPublisher } from './pipeline/publish/create-publisher.ts';
 import { ProgressStore } from './pipeline/settle/progress.ts';
-import { Session, type CarriedProgress, type SessionEnd } from './session.ts';
+import { Session, type SessionEnd } from './session.ts';
 import { SlotKeeper } from './slot-keeper.ts';
 import type { Stage } from './stage.ts';
 import { pause } from './lifecycle/wait.ts';
@@ -275,7 +276,7 @@ export class Relay {
       const store = new ProgressStore(config, lease.token);
       const { observer, failures } = this;
       const keeper = new SlotKeeper({ config, store, observer, failures, stage: () => undefined });
-      await keeper.guardWhileHalted(ending);
+      await keeper.guard.whileHalted(ending);
     }
     await aborted(ending);
   }

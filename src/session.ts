@@ -1,4 +1,5 @@
 import type { Client } from 'pg';
+import { writeCarried, type CarriedProgress } from './carried.ts';
 import type { Config } from './config/config.ts';
 import { classify } from './errors/policy.ts';
 import { drainBudget } from './lifecycle/drain-budget.ts';
@@ -13,10 +14,8 @@ import type { StreamFailures } from './pipeline/capture/unreadable.ts';
 import type { Publisher } from './pipeline/publish/publisher.ts';
 import type { Address } from './pipeline/envelope/router.ts';
 import { ProgressStore, type Phase, type Progress } from './pipeline/settle/progress.ts';
-import { resume } from './pipeline/settle/resume.ts';
-import { byNumber } from './pipeline/settle/removal.ts';
 import type { Identity } from './pipeline/settle/settled-runs.ts';
-import { Settlement, unseenOf, type Carried } from './pipeline/settle/settlement.ts';
+import { Settlement } from './pipeline/settle/settlement.ts';
 import { pollTable, type PollingOptions } from './polling.ts';
 import { connect, disconnect } from './postgres/connect.ts';
 import { readEndOfLog, readInstallation, readTimeline } from './postgres/log-position.ts';
@@ -41,13 +40,6 @@ export interface SessionOptions {
   readonly onStage: (stage: Stage | undefined) => void;
   /** The database let us in and is as it should be: from here on an error is an outage, not a wrong setting. */
   readonly onConnected: () => void;
-}
-
-export interface CarriedProgress extends Carried {
-  readonly phase: Phase;
-  readonly slotCreatedLsn: bigint;
-  /** Of the server: on another one numbers and transaction ids of what was lost are given out again. */
-  readonly timeline: string;
 }
 
 export interface SessionEnd {
@@ -115,7 +107,7 @@ export class Session {
       stop.removeEventListener('abort', limitDrain);
       clearTimeout(overdue);
       connections.abort();
-      await this.keeper.unwatch();
+      await this.keeper.guard.unwatchMade();
     }
     return { carried: this.carried, unknown: this.unknown, error, led: this.led };
   }
@@ -177,14 +169,14 @@ export class Session {
     this.options.onConnected();
     await this.writeCarried(client, begun);
     if (begun.handover === 'table') {
-      await this.keeper.guarded(client, async () => await this.deliverTable(client, begun));
+      await this.keeper.guard.during(client, async () => await this.deliverTable(client, begun));
       if (stop.aborted) return;
       await this.completeHandover(client, begun);
     }
     // The row as the table pass left it.
     const progress = begun.handover === 'table' ? ((await this.store.read(client)) as Progress) : begun;
-    await this.keeper
-      .guarded(client, async () => await this.deliverStream(client, progress, start.checked))
+    await this.keeper.guard
+      .during(client, async () => await this.deliverStream(client, progress, start.checked))
       .catch(async (error: unknown) => {
         throw await this.keeper.giveUpUnreadable(client, error, this.carried?.position);
       });
@@ -259,35 +251,10 @@ export class Session {
       this.carried = undefined;
       return;
     }
-    const same = carried.slotCreatedLsn === progress.slotCreatedLsn && carried.phase === progress.handover;
-    const { unwritten, unseen } = carried;
-    const row = {
-      position: progress.handover === 'complete' ? progress.durableLsn : BigInt(progress.tableSeq),
-      beyond: progress.beyond,
-    };
-    const { position, beyond, mustNote } = resume(
-      same ? carried : { ...carried, position: BigInt(BEFORE_ALL), beyond: [] },
-      row,
-    );
-    this.unseen = unseen;
-    if (mustNote && (same || progress.handover !== 'complete')) {
-      const { once: removable, again } = byNumber<Identity>([
-        ...unwritten.map(({ event }) => event),
-        ...unseen,
-      ]);
-      // The same numbers of other transactions first: the row of progress speaks of all.
-      for (const event of again)
-        await store.write(
-          client,
-          { settled: [], removable: [event], retried: [], ...row },
-          progress.handover,
-          progress.slotCreatedLsn,
-        );
-      const write = { settled: unwritten, removable, retried: unseen, position, beyond };
-      const written = await store.write(client, write, progress.handover, progress.slotCreatedLsn);
-      this.unseen = written.removed < removable.length ? unseenOf(write, written.snapshot) : [];
-    }
-    this.carried = same ? { ...carried, position, beyond, unwritten: [], unseen: this.unseen } : undefined;
+    ({ carried: this.carried, unseen: this.unseen } = await writeCarried(client, store, {
+      carried,
+      progress,
+    }));
   }
 
   /** Nothing was found out yet, but the connection is there: what an earlier session settled must not be sent again. */

@@ -11,7 +11,6 @@ import type { StartDecision } from './pipeline/capture/start-decision.ts';
 import { findAbandonedSlots } from './pipeline/capture/streaming/abandoned-slots.ts';
 import { examineFailover } from './pipeline/capture/streaming/failover-slot.ts';
 import { explainInvalidation } from './pipeline/capture/streaming/invalidation.ts';
-import { watchRetention } from './pipeline/capture/streaming/retention.ts';
 import { dropSlot, isOurs, readSlot, type LedSlot, type Slot } from './pipeline/capture/streaming/slot.ts';
 import { ReplicationStream } from './pipeline/capture/streaming/stream.ts';
 import type { StreamFailures } from './pipeline/capture/unreadable.ts';
@@ -20,6 +19,7 @@ import { attemptEach, clientConfig, connect, disconnect } from './postgres/conne
 import { readEndOfLog } from './postgres/log-position.ts';
 import { isPooled } from './postgres/pooler.ts';
 import type { OutboxTable } from './postgres/outbox-table.ts';
+import { SlotGuard } from './slot-guard.ts';
 import type { Stage } from './stage.ts';
 
 /** Where to begin to stream. */
@@ -42,13 +42,20 @@ export interface SlotKeeperOptions {
 
 /** The replication slot from the outside: may it be used, made, kept, or is the table polled instead? */
 export class SlotKeeper {
+  readonly guard: SlotGuard;
   private readonly options: SlotKeeperOptions;
   private deletedAtOnce = false;
-  /** Ends the guard of a slot that is being made, or was made and is not streamed from yet. */
-  private endWatch: () => Promise<void> = async () => await Promise.resolve();
 
   constructor(options: SlotKeeperOptions) {
     this.options = options;
+    this.guard = new SlotGuard({
+      ...options,
+      slot: options.store.slot,
+      mayGiveUp: async (client) => {
+        await this.learnTruth(client);
+        return this.mayPoll;
+      },
+    });
   }
 
   /**
@@ -151,7 +158,7 @@ export class SlotKeeper {
       stopping.throwIfAborted();
       begun = dropper;
       // Also one that is only being made keeps the log.
-      if (this.mayPoll) this.watch(giveUp);
+      if (this.mayPoll) this.guard.watchMade(giveUp);
       const made = await this.withReplication((replication) =>
         makeSlot({
           slotName: config.slotName,
@@ -166,34 +173,11 @@ export class SlotKeeper {
       return made;
     } catch (error) {
       if (begun) await this.dropUnused(begun);
-      await this.unwatch();
+      await this.guard.unwatchMade();
       throw giveUp.signal.aborted ? giveUp.signal.reason : error;
     } finally {
       await Promise.all(clients.map(async (client) => await disconnect(client)));
     }
-  }
-
-  /** From the moment it is begun until it is streamed from: what was polled beside it may take long to be settled. */
-  private watch(giveUp: AbortController): void {
-    const over = new AbortController();
-    const watching = watchRetention({
-      config: this.options.config,
-      onTooMuch: async (error, watcher) => {
-        giveUp.abort(error);
-        await dropSlot(watcher, this.slot);
-      },
-      onGuard: this.tellGuard,
-      signal: over.signal,
-    });
-    this.endWatch = async () => {
-      over.abort();
-      await watching;
-    };
-  }
-
-  /** The slot that was made is guarded otherwise from here on, or given up. Idempotent. */
-  async unwatch(): Promise<void> {
-    await this.endWatch();
   }
 
   /** Tells what keeps SLOT_FAILOVER from its effect, or would make the delivery wait without a word. */
@@ -228,74 +212,6 @@ export class SlotKeeper {
       });
     });
   }
-
-  /**
-   * Gives the slot up when it keeps too much of the log: the table has every event. It is dropped at once, beside the
-   * stage that ends: that waits for the broker's answers, which may be a minute away, while the log grows.
-   */
-  async guarded(client: Client, deliver: () => Promise<void>): Promise<void> {
-    const unwatched = this.unwatch();
-    const over = new AbortController();
-    let tooMuch = false;
-    this.options.observer.changes.report('retention', 'within', {
-      level: 'debug',
-      message: 'the slot is guarded',
-    });
-    const watching = this.guard(over.signal, (error) => {
-      tooMuch = true;
-      this.options.stage()?.fail(error);
-    });
-    try {
-      await deliver();
-    } catch (error) {
-      if (tooMuch) await this.dropUnused(client);
-      throw error;
-    } finally {
-      over.abort();
-      await unwatched;
-      await watching;
-    }
-  }
-
-  /**
-   * The same while no session runs, because the relay waits for a person: nobody reads the slot, and it keeps more and
-   * more of the log. Until the signal aborts, on a connection of its own; never rejects. For the leader alone.
-   */
-  async guardWhileHalted(signal: AbortSignal): Promise<void> {
-    await this.guard(signal, () => undefined);
-  }
-
-  private async guard(signal: AbortSignal, onTooMuch: (error: RelayError) => void): Promise<void> {
-    const { config, observer } = this.options;
-    await watchRetention({
-      config,
-      signal,
-      onGuard: this.tellGuard,
-      onTooMuch: async (error, watcher) => {
-        const { code, message, advice } = error;
-        observer.changes.report('retention', code, { level: 'warn', message, fields: { advice } });
-        await this.learnTruth(watcher);
-        if (!this.mayPoll) return;
-        onTooMuch(error);
-        await dropSlot(watcher, this.slot);
-      },
-    });
-  }
-
-  private readonly tellGuard = (broken: unknown): void => {
-    const { changes } = this.options.observer;
-    if (broken === undefined && changes.last('guard') !== 'broken') return;
-    const fields = { slot: this.options.config.slotName };
-    if (broken === undefined) {
-      changes.report('guard', 'looks', { level: 'info', message: 'the slot is guarded again', fields });
-      return;
-    }
-    changes.report('guard', 'broken', {
-      level: 'warn',
-      message: 'nobody can see now how much of the log the slot keeps, or give it up; it is tried again',
-      fields: { ...fields, error: broken },
-    });
-  };
 
   async openStream(startLsn: bigint, checked: Preflight, signal: AbortSignal): Promise<ReplicationStream> {
     const { config } = this.options;

@@ -40,6 +40,9 @@ const POSITIONS: Readonly<Record<Phase, string>> = {
   complete: 'durable_lsn = $3::pg_lsn, beyond = $4::bigint[]',
 };
 
+/** No run is so long; the distance of a row that no write is about can be anything, and must not fail the statement. */
+const BEYOND_EVERY_RUN = 2_000_000_000;
+
 interface WriteKind {
   readonly parking: boolean;
   readonly shared: boolean;
@@ -242,7 +245,7 @@ export class ProgressStore {
     const run = `width_bucket(${seq}, $5::bigint[])`;
     // What lies between scattered events may be a backlog of millions, or what an old snapshot keeps from being vacuumed.
     const settled = `${scattered ? `${seq} = any($5::bigint[]) and ` : ''}${seq} between $9::bigint and $10::bigint and ${seq} <= ($6::bigint[])[${run}]
-         and ${xid} = ($8::xid8[])[($7::int[])[${run}] + (${seq} - ($5::bigint[])[${run}])::int]`;
+         and ${xid} = ($8::xid8[])[($7::int[])[${run}] + least(${seq} - ($5::bigint[])[${run}], ${BEYOND_EVERY_RUN})::int]`;
     if (cleanup === 'delete') return `delete from ${table} o using noted where ${settled} returning 1`;
     const delivered = quoteIdentifier(outbox.columns.deliveredAt);
     return `update ${table} o set ${delivered} = clock_timestamp() from noted

@@ -1,4 +1,4 @@
-import type { Identity } from './settled-runs.ts';
+import { sortedByNumber, type Identity } from './settled-runs.ts';
 
 /** What tells a statement which rows to remove: exactly these events, however numbers were given out. */
 export interface Removal {
@@ -21,7 +21,7 @@ const LOOK_UP_ENTRIES = 10;
  * one statement can't tell both. Doubles are left out.
  */
 export function byNumber<T extends Identity>(events: readonly T[]): { once: readonly T[]; again: T[] } {
-  const sorted = isSorted(events) ? events : events.toSorted((a, b) => a.seq - b.seq);
+  const sorted = sortedByNumber(events);
   const again: T[] = [];
   if (!hasRepeats(sorted)) return { once: sorted, again };
   const once: T[] = [];
@@ -31,6 +31,18 @@ export function byNumber<T extends Identity>(events: readonly T[]): { once: read
     else if (before.xid !== event.xid) again.push(event);
   }
   return { once, again };
+}
+
+/** All of them, in pieces as `byNumber` gives them, of at most so many events. */
+export function* inPortions<T extends Identity>(events: readonly T[], max: number): Generator<readonly T[]> {
+  for (let from = 0; from < events.length; from += max) {
+    let left: readonly T[] = events.slice(from, from + max);
+    while (left.length > 0) {
+      const { once, again } = byNumber(left);
+      yield once;
+      left = again;
+    }
+  }
 }
 
 /** Of events as `byNumber` gives them. Pure. */
@@ -50,13 +62,6 @@ export function toRemoval(events: readonly Identity[]): Removal {
     xids.push(xid);
   }
   return { firsts, lasts, offsets, xids, scattered };
-}
-
-function isSorted(events: readonly Identity[]): boolean {
-  for (let i = 1; i < events.length; i++) {
-    if ((events[i] as Identity).seq < (events[i - 1] as Identity).seq) return false;
-  }
-  return true;
 }
 
 function hasRepeats(sorted: readonly Identity[]): boolean {

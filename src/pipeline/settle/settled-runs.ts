@@ -16,9 +16,14 @@ export interface Run {
   readonly xidTo: number;
 }
 
+/** The same list where it is sorted already, as most are. */
+export function sortedByNumber<T extends Identity>(events: readonly T[]): readonly T[] {
+  return isSorted(events) ? events : events.toSorted((a, b) => a.seq - b.seq);
+}
+
 /** Sorted runs of these events, adjacent ones joined. Input in any order; doubles are harmless. */
 export function toRuns(events: readonly Identity[]): Run[] {
-  const sorted = isSorted(events) ? events : events.toSorted((a, b) => a.seq - b.seq);
+  const sorted = sortedByNumber(events);
   const runs: Run[] = [];
   let last: { -readonly [Part in keyof Run]: Run[Part] } | undefined;
   for (const { seq, xid } of sorted) {

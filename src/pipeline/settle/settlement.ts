@@ -174,13 +174,21 @@ export class Settlement {
     this.beyond.add(runs, this.watermark.received);
     this.beyond.forget(this.watermark.completed);
     const beyond = this.knownBeyond(position);
-    const { once: removable, again } =
-      this.unseen.length === 0
-        ? { once: events, again: [] }
-        : byNumber<Identity>([...events, ...this.unseen]);
-    const retried = again.length === 0 ? this.unseen : this.unseen.filter((event) => !again.includes(event));
+    const { removable, retried } = this.withUnseen(events, maxEvents);
     this.inFlight = { settled, removable, retried, position, beyond };
     return this.inFlight;
+  }
+
+  /** A bounded part of the unseen goes along: those of a transaction of a million rows wait behind each other. */
+  private withUnseen(
+    events: readonly OutboxEvent[],
+    maxUnseen: number,
+  ): { removable: readonly Identity[]; retried: readonly Identity[] } {
+    const tried = this.unseen.slice(0, maxUnseen);
+    if (tried.length === 0) return { removable: events, retried: tried };
+    const { once: removable, again } = byNumber<Identity>([...events, ...tried]);
+    const later = new Set(again);
+    return { removable, retried: tried.filter((event) => !later.has(event)) };
   }
 
   /** Of each number one: a second one, after the sequence was set back, waits for the next write. */
@@ -201,8 +209,9 @@ export class Settlement {
     this.notOnDisk.push(write);
     const wanted = write.removable.length;
     const unseen = removed >= wanted ? [] : unseenOf(write, snapshot);
-    // Those that had to wait for another write, and those that this one did not see.
-    this.unseen = [...this.unseen.filter((event) => !write.retried.includes(event)), ...unseen];
+    // Those that had to wait for another write, then those that this one did not see.
+    const retried = new Set(write.retried);
+    this.unseen = [...this.unseen.filter((event) => !retried.has(event)), ...unseen];
     const parkedBefore = write.settled.filter(({ parkedInDatabase }) => parkedInDatabase).length;
     const events = wanted - unseen.length - parkedBefore;
     this.lastFindings = { events, vanished: Math.max(0, events - removed) };

@@ -143,7 +143,8 @@ export class Settler {
     await sleep(this.unseenRetryMs);
     this.unseenRetryMs = Math.min(this.unseenRetryMs * 2, MAX_UNSEEN_RETRY_MS);
     await this.writeOnce();
-    if (!this.options.settlement.hasUnseen) this.unseenRetryMs = UNSEEN_RETRY_MS;
+    const { hasUnseen, findings } = this.options.settlement;
+    if (!hasUnseen || findings.events > 0) this.unseenRetryMs = UNSEEN_RETRY_MS;
   }
 
   private idleWriteDue(): boolean {

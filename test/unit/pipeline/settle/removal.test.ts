@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import * as fc from 'fast-check';
-import { byNumber, toRemoval, type Removal } from '../../../../src/pipeline/settle/removal.ts';
+import { byNumber, inPortions, toRemoval, type Removal } from '../../../../src/pipeline/settle/removal.ts';
 import type { Identity } from '../../../../src/pipeline/settle/settled-runs.ts';
 
 /** What the statement of the clean-up asks of a row. `width_bucket`: how many firsts are not greater. */
@@ -34,6 +34,19 @@ describe('what a write removes', () => {
           new Set(settled.map(spread).map(key)),
           'nothing is forgotten',
         );
+      }),
+    );
+  });
+
+  it('P1 in portions all of them, each once, and in none a number twice', () => {
+    fc.assert(
+      fc.property(identities, fc.integer({ min: 1, max: 9 }), (events, max) => {
+        const portions = [...inPortions(events, max)];
+        assert.deepEqual(new Set(portions.flat().map(key)), new Set(events.map(key)));
+        for (const portion of portions) {
+          assert.ok(portion.length > 0 && portion.length <= max);
+          assert.equal(new Set(portion.map(({ seq }) => seq)).size, portion.length);
+        }
       }),
     );
   });

@@ -352,6 +352,27 @@ describe('Settlement', () => {
     assert.equal(settlement.hasUnseen, false, 'seen and not there: somebody else removed it');
   });
 
+  it('P7 of the unseen each write tries a few, in turns, and forgets none', () => {
+    const unseen = [1, 2, 3, 4, 5].map((seq) => ({ seq, xid: 9 }));
+    const settlement = new Settlement({ position: START, before: [], beforeUntil: START, unseen });
+    const hidden: Written = { removed: 0, snapshot: { xmin: 9, xmax: 12, running: [9] } };
+    const tried = [0, 1, 2].map(() => {
+      const write = settlement.nextWrite(2);
+      settlement.committed(write, hidden);
+      return write.removable.map(({ seq }) => seq);
+    });
+    assert.deepEqual(tried, [
+      [1, 2],
+      [3, 4],
+      [1, 5],
+    ]);
+    for (let left = 5; left > 0; left -= 2) {
+      assert.equal(settlement.hasUnseen, true);
+      settlement.committed(settlement.nextWrite(2), ALL);
+    }
+    assert.equal(settlement.hasUnseen, false);
+  });
+
   it('P1 a number that was given out again waits for the next write: one statement can not tell both', () => {
     const settlement = new Settlement({ position: START, before: [], beforeUntil: START });
     const old = transactionOf({ xid: 5, endLsn: 110n });

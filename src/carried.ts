@@ -1,0 +1,63 @@
+import type { Client } from 'pg';
+import { BEFORE_ALL } from './pipeline/capture/polling/table-reader.ts';
+import type { Phase, Progress, ProgressStore } from './pipeline/settle/progress.ts';
+import { byNumber, inPortions } from './pipeline/settle/removal.ts';
+import { resume } from './pipeline/settle/resume.ts';
+import type { Identity } from './pipeline/settle/settled-runs.ts';
+import { unseenOf, type Carried, type Write } from './pipeline/settle/settlement.ts';
+
+/** What a session leaves to the next one of this process. */
+export interface CarriedProgress extends Carried {
+  readonly phase: Phase;
+  readonly slotCreatedLsn: bigint;
+  /** Of the server: on another one numbers and transaction ids of what was lost are given out again. */
+  readonly timeline: string;
+}
+
+export interface WrittenCarried {
+  /** Undefined: it says nothing about what comes next. */
+  readonly carried: CarriedProgress | undefined;
+  /** Delivered, and their rows are still not visible. */
+  readonly unseen: readonly Identity[];
+}
+
+/** Rows that an earlier session could not see, in one statement. */
+const MAX_UNSEEN_PER_WRITE = 5_000;
+
+/** Writes what an earlier session settled and could not write: its rows go before they are read again. */
+export async function writeCarried(
+  client: Client,
+  store: ProgressStore,
+  { carried, progress }: { readonly carried: CarriedProgress; readonly progress: Progress },
+): Promise<WrittenCarried> {
+  const { handover, slotCreatedLsn } = progress;
+  const same = carried.slotCreatedLsn === slotCreatedLsn && carried.phase === handover;
+  const row = {
+    position: handover === 'complete' ? progress.durableLsn : BigInt(progress.tableSeq),
+    beyond: progress.beyond,
+  };
+  const { position, beyond, mustNote } = resume(
+    same ? carried : { ...carried, position: BigInt(BEFORE_ALL), beyond: [] },
+    row,
+  );
+  let { unseen } = carried;
+  if (mustNote && (same || handover !== 'complete')) {
+    const remove = async (write: Write): Promise<Identity[]> => {
+      const { removed, snapshot } = await store.write(client, write, handover, slotCreatedLsn);
+      return removed < write.removable.length ? unseenOf(write, snapshot) : [];
+    };
+    const { unwritten } = carried;
+    const { once, again } = byNumber(unwritten.map(({ event }) => event));
+    // Nothing is noted with these: the row of progress speaks of all, and comes last.
+    for (const event of again) await remove({ settled: [], removable: [event], retried: [], ...row });
+    const left: Identity[] = [];
+    for (const removable of inPortions(unseen, MAX_UNSEEN_PER_WRITE))
+      left.push(...(await remove({ settled: [], removable, retried: removable, ...row })));
+    left.push(...(await remove({ settled: unwritten, removable: once, retried: [], position, beyond })));
+    unseen = left;
+  }
+  return {
+    carried: same ? { ...carried, position, beyond, unwritten: [], unseen } : undefined,
+    unseen,
+  };
+}
