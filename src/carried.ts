@@ -48,16 +48,22 @@ export async function writeCarried(
     };
     const { unwritten } = carried;
     const { once, again } = byNumber(unwritten.map(({ event }) => event));
-    // Nothing is noted with these: the row of progress speaks of all, and comes last.
-    for (const event of again) await remove({ settled: [], removable: [event], retried: [], ...row });
-    const left: Identity[] = [];
-    for (const removable of inPortions(unseen, MAX_UNSEEN_PER_WRITE))
-      left.push(...(await remove({ settled: [], removable, retried: removable, ...row })));
-    left.push(...(await remove({ settled: unwritten, removable: once, retried: [], position, beyond })));
+    // With the dead letters, first: a row must not be removed before its dead letter is written.
+    let left = await remove({ settled: unwritten, removable: once, retried: [], position, beyond });
+    for (const event of again)
+      await remove({ settled: [], removable: [event], retried: [], position, beyond });
+    const written = new Set(unwritten.map(({ event }) => nameOf(event)));
+    const others = unseen.filter((event) => !written.has(nameOf(event)));
+    for (const removable of inPortions(others, MAX_UNSEEN_PER_WRITE))
+      left = left.concat(await remove({ settled: [], removable, retried: removable, position, beyond }));
     unseen = left;
   }
   return {
     carried: same ? { ...carried, position, beyond, unwritten: [], unseen } : undefined,
     unseen,
   };
+}
+
+function nameOf({ seq, xid }: Identity): string {
+  return `${seq}/${xid}`;
 }

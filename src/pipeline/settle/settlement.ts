@@ -135,8 +135,8 @@ export class Settlement {
    * an instant before other sessions see it, and a busy machine can stretch that instant. They are removed by one of
    * the next writes; left behind they would be taken for orphans, and delivered again.
    */
-  get hasUnseen(): boolean {
-    return this.unseen.length > 0;
+  get unseenCount(): number {
+    return this.unseen.length;
   }
 
   /** Of the last write. */

@@ -78,7 +78,7 @@ export class Settler {
         if (settlement.unwritten > 0 || settlement.hasUnnoted || this.idleWriteDue())
           await this.writeAndRest();
         else if (this.flush.isWaiting) await this.lookForFlush();
-        else if (settlement.hasUnseen) await this.retryUnseen();
+        else if (settlement.unseenCount > 0) await this.retryUnseen();
         else if (this.draining) return;
         else await this.waitForWork();
       }
@@ -140,11 +140,12 @@ export class Settler {
   }
 
   private async retryUnseen(): Promise<void> {
+    const { settlement } = this.options;
+    const before = settlement.unseenCount;
     await sleep(this.unseenRetryMs);
     this.unseenRetryMs = Math.min(this.unseenRetryMs * 2, MAX_UNSEEN_RETRY_MS);
     await this.writeOnce();
-    const { hasUnseen, findings } = this.options.settlement;
-    if (!hasUnseen || findings.events > 0) this.unseenRetryMs = UNSEEN_RETRY_MS;
+    if (settlement.unseenCount < before) this.unseenRetryMs = UNSEEN_RETRY_MS;
   }
 
   private idleWriteDue(): boolean {
