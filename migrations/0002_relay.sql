@@ -20,6 +20,8 @@ create table if not exists :"schema".outbox_relay_progress (
   durable_lsn pg_lsn,
   -- Runs of events settled beyond durable_lsn, four numbers a run: seq from, seq to, xid from, xid to.
   beyond bigint[],
+  -- With CLEANUP=none: the greatest seq that is settled, from which standbys tell the lag.
+  settled_seq bigint not null default -1,
   -- The partition that is being dropped: oid, name, bound. From before it is detached until it is gone.
   dropping jsonb,
   -- The application deletes its rows at once: the table is not the truth.

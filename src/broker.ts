@@ -78,6 +78,7 @@ export class Broker {
   async close(): Promise<void> {
     await this.publisher?.close(0);
     this.publisher = undefined;
+    this.connected = false;
     this.error = undefined;
   }
 

@@ -1,6 +1,7 @@
 import type { Client } from 'pg';
 import { BEFORE_ALL } from './pipeline/capture/polling/table-reader.ts';
 import type { Phase, Progress, ProgressStore } from './pipeline/settle/progress.ts';
+import { inWrites } from './pipeline/settle/portion.ts';
 import { byNumber, inPortions } from './pipeline/settle/removal.ts';
 import { resume } from './pipeline/settle/resume.ts';
 import type { Identity } from './pipeline/settle/settled-runs.ts';
@@ -21,8 +22,8 @@ export interface WrittenCarried {
   readonly unseen: readonly Identity[];
 }
 
-/** Rows that an earlier session could not see, in one statement. */
-const MAX_UNSEEN_PER_WRITE = 5_000;
+/** In one statement, whatever the window was. */
+const MAX_PER_WRITE = 5_000;
 
 /** Writes what an earlier session settled and could not write: its rows go before they are read again. */
 export async function writeCarried(
@@ -47,15 +48,20 @@ export async function writeCarried(
       return removed < write.removable.length ? unseenOf(write, snapshot) : [];
     };
     const { unwritten } = carried;
-    const { once, again } = byNumber(unwritten.map(({ event }) => event));
-    // With the dead letters, first: a row must not be removed before its dead letter is written.
-    let left = await remove({ settled: unwritten, removable: once, retried: [], position, beyond });
-    for (const event of again)
-      await remove({ settled: [], removable: [event], retried: [], position, beyond });
+    // What is known now is noted once all of it is written; until then a crash delivers it again.
+    const before = { position: row.position, beyond: undefined };
+    let left: Identity[] = [];
+    for (const settled of inWrites(unwritten, MAX_PER_WRITE)) {
+      const { once, again } = byNumber(settled.map(({ event }) => event));
+      // With the dead letters, first: a row must not be removed before its dead letter is written.
+      left = left.concat(await remove({ settled, removable: once, retried: [], ...before }));
+      for (const event of again) await remove({ settled: [], removable: [event], retried: [], ...before });
+    }
     const written = new Set(unwritten.map(({ event }) => nameOf(event)));
     const others = unseen.filter((event) => !written.has(nameOf(event)));
-    for (const removable of inPortions(others, MAX_UNSEEN_PER_WRITE))
-      left = left.concat(await remove({ settled: [], removable, retried: removable, position, beyond }));
+    for (const removable of inPortions(others, MAX_PER_WRITE))
+      left = left.concat(await remove({ settled: [], removable, retried: removable, ...before }));
+    await remove({ settled: [], removable: [], retried: [], position, beyond });
     unseen = left;
   }
   return {

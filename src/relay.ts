@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import { Broker } from './broker.ts';
 import type { CarriedProgress } from './carried.ts';
 import type { Config } from './config/config.ts';
@@ -20,7 +19,7 @@ import { ProgressStore } from './pipeline/settle/progress.ts';
 import { Session, type SessionEnd } from './session.ts';
 import { SlotKeeper } from './slot-keeper.ts';
 import type { Stage } from './stage.ts';
-import { pause } from './lifecycle/wait.ts';
+import { aborted, pause } from './lifecycle/wait.ts';
 
 export interface RelayOptions {
   readonly config: Config;
@@ -50,7 +49,7 @@ const YIELD_MS = 2_000;
  * Composition root: builds the parts in the order of the data, runs one session after another, drains.
  *
  * starting → standby ⇄ leading → draining → stopped (lifecycle/mode.ts); an error that needs a person ends the process
- * while nothing has worked yet, and later means `halted`: metrics stay up and every HALT_MS it is tried again with the
+ * while nothing has worked yet and it never stood by, and later means `halted`: metrics stay up and every HALT_MS it is tried again with the
  * secrets read anew.
  */
 export class Relay {
@@ -66,6 +65,8 @@ export class Relay {
   private readonly broker: Broker;
   private endSession: () => void = () => undefined;
   private ready = false;
+  /** It has waited for the lead: what it fails at then is an outage that another relay met first, not its own setting. */
+  private stoodBy = false;
   private unanswered = 0;
   private unknown = 0;
   private clean = true;
@@ -92,6 +93,7 @@ export class Relay {
       config,
       onStandby: () => {
         this.ready = true;
+        this.stoodBy = true;
         this.observer.tell('another-leads', 'another-leader');
       },
       onRenewed: () => this.stage?.pipeline.wake(),
@@ -159,7 +161,7 @@ export class Relay {
     if (brokerError) await this.broker.close();
     // Not when a stage begins: what fails right after it would be tried again ten times a second.
     if (performance.now() - startedMs > STABLE_SESSION_MS) this.backoff.reset();
-    await this.afterError(error, brokerError ? this.broker.worked : this.ready);
+    await this.afterError(error, brokerError ? this.broker.worked || this.stoodBy : this.ready);
   }
 
   /** Stands by until the lease is ours. Undefined when stopped, or after an error that was dealt with. */
@@ -275,7 +277,8 @@ export class Relay {
     if (lease) {
       const store = new ProgressStore(config, lease.token);
       const { observer, failures } = this;
-      const keeper = new SlotKeeper({ config, store, observer, failures, stage: () => undefined });
+      const unused = { stage: () => undefined, onChecked: () => undefined };
+      const keeper = new SlotKeeper({ config, store, observer, failures, ...unused });
       await keeper.guard.whileHalted(ending);
     }
     await aborted(ending);
@@ -304,10 +307,6 @@ export class Relay {
       metrics: () => observer.exposition(this.mayStart()),
     };
   }
-}
-
-async function aborted(signal: AbortSignal): Promise<void> {
-  if (!signal.aborted) await once(signal, 'abort');
 }
 
 function asRelayError(error: unknown): RelayError {

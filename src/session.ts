@@ -1,14 +1,17 @@
 import type { Client } from 'pg';
 import { writeCarried, type CarriedProgress } from './carried.ts';
 import type { Config } from './config/config.ts';
+import type { RelayError } from './errors/errors.ts';
 import { classify } from './errors/policy.ts';
 import { drainBudget } from './lifecycle/drain-budget.ts';
 import { faultPoint } from './lifecycle/fault-point.ts';
+import { pause } from './lifecycle/wait.ts';
 import type { Observer } from './observe/observer.ts';
 import { handOver, type MadeSlot } from './pipeline/capture/handover.ts';
-import { checkTable, type Preflight } from './pipeline/capture/preflight.ts';
+import type { Preflight } from './pipeline/capture/preflight.ts';
 import { TablePass } from './pipeline/capture/polling/table-pass.ts';
 import { BEFORE_ALL } from './pipeline/capture/polling/table-reader.ts';
+import { standbysHave } from './pipeline/capture/streaming/failover-slot.ts';
 import { terminateHolder } from './pipeline/capture/streaming/slot.ts';
 import type { StreamFailures } from './pipeline/capture/unreadable.ts';
 import type { Publisher } from './pipeline/publish/publisher.ts';
@@ -20,6 +23,7 @@ import { pollTable, type PollingOptions } from './polling.ts';
 import { connect, disconnect } from './postgres/connect.ts';
 import { readEndOfLog, readInstallation, readTimeline } from './postgres/log-position.ts';
 import { SlotKeeper, type StreamingStart } from './slot-keeper.ts';
+import { lookAtTable, refuseSlot } from './table-look.ts';
 import { Stage, type StageEnd } from './stage.ts';
 
 export interface SessionOptions {
@@ -64,11 +68,12 @@ const SETTINGS = {
 };
 
 const BEYOND_EVERYTHING = 2n ** 64n;
+const STANDBY_LOOK_MS = 100;
 
 /** One period of leading: from the first connection to its loss, or to the end of the process. */
 export class Session {
-  private readonly options: SessionOptions;
-  private readonly store: ProgressStore;
+  private options: SessionOptions;
+  private store: ProgressStore;
   private readonly keeper: SlotKeeper;
   private carried: CarriedProgress | undefined;
   /** Rows of delivered events that were not visible yet. */
@@ -78,11 +83,18 @@ export class Session {
   private stage: Stage | undefined;
   private unknown = 0;
   private led = false;
+  /** Ends what a silent server would make a stop wait for. */
+  private readonly connections = new AbortController();
 
   constructor(options: SessionOptions) {
     this.options = options;
     this.store = new ProgressStore(options.config, options.leaseToken);
-    this.keeper = new SlotKeeper({ ...options, store: this.store, stage: () => this.stage });
+    this.keeper = new SlotKeeper({
+      ...options,
+      store: this.store,
+      stage: () => this.stage,
+      onChecked: options.onConnected,
+    });
     this.carried = options.carried;
     this.drainBudgetMs = drainBudget(options.stop, options.config.shutdownTimeoutMs);
   }
@@ -90,7 +102,7 @@ export class Session {
   /** Never rejects: what must be carried over goes with the error. */
   async run(): Promise<SessionEnd> {
     const { stop, config } = this.options;
-    const connections = new AbortController();
+    const { connections } = this;
     // Whatever a silent server is waited for then: the statement's own deadline is longer than a drain may take.
     let overdue: NodeJS.Timeout | undefined;
     const limitDrain = (): void => {
@@ -145,13 +157,21 @@ export class Session {
   }
 
   private async deliver(client: Client): Promise<void> {
-    const { config, stop, publisher } = this.options;
-    const table = await checkTable(client, config);
+    const { stop, publisher, observer } = this.options;
+    const { table, config, lack } = await lookAtTable(client, this.options.config, observer.changes);
     await this.store.claim(client);
     publisher.lead?.(await readInstallation(client, config.slotName));
     this.timeline = await readTimeline(client);
+    if (lack) this.goByPlace(config);
     if (config.source === 'polling') {
       await this.poll(client, { reason: 'configured', makeSlot: undefined, failedBefore: false });
+      return;
+    }
+    if (lack) {
+      const onAdopted = (error: RelayError): void => this.stage?.fail(error);
+      const makeSlot = async (signal: AbortSignal): Promise<never> =>
+        await refuseSlot(client, config, { onAdopted, signal });
+      await this.poll(client, { reason: lack.code, makeSlot, failedBefore: true });
       return;
     }
     let start: StreamingStart;
@@ -166,7 +186,6 @@ export class Session {
     }
     const begun = await this.startFrom(client, start);
     if (!begun) return;
-    this.options.onConnected();
     await this.writeCarried(client, begun);
     if (begun.handover === 'table') {
       await this.keeper.guard.during(client, async () => await this.deliverTable(client, begun));
@@ -180,6 +199,14 @@ export class Session {
       .catch(async (error: unknown) => {
         throw await this.keeper.giveUpUnreadable(client, error, this.carried?.position);
       });
+  }
+
+  /** Rows are told by their place in the file: the table can be polled, and nothing else. */
+  private goByPlace(config: Config): void {
+    this.options = { ...this.options, config };
+    this.store = new ProgressStore(config, this.options.leaseToken);
+    // A place says nothing about rows that have numbers, once they have been given some.
+    this.timeline += ' by place';
   }
 
   private async completeHandover(client: Client, { slotCreatedLsn }: Progress): Promise<void> {
@@ -208,7 +235,8 @@ export class Session {
     );
   }
 
-  private readonly makeSlot = (signal: AbortSignal): Promise<MadeSlot> => this.keeper.makeSlot(signal);
+  private readonly makeSlot = (signal: AbortSignal): Promise<MadeSlot> =>
+    this.keeper.makeSlot(signal, this.connections.signal);
 
   /** Delivers from the table alone. Resolves with the hand-over's progress once there is a slot to stream from. */
   private async poll(
@@ -263,9 +291,19 @@ export class Session {
     if (progress) await this.writeCarried(client, progress);
   }
 
+  /** With SLOT_FAILOVER, of what was committed before the slot, too, nothing is published that a failover takes back. */
+  private async untilStandbysHave(client: Client): Promise<void> {
+    const { config, stop } = this.options;
+    if (!config.slotFailover) return;
+    const end = await readEndOfLog(client);
+    while (!stop.aborted && !(await standbysHave(client, end))) await pause(STANDBY_LOOK_MS, stop);
+  }
+
   private async deliverTable(client: Client, progress: Progress): Promise<void> {
-    const { config, observer } = this.options;
+    const { config, observer, stop } = this.options;
     observer.tell('polls', 'hand-over');
+    await this.untilStandbysHave(client);
+    if (stop.aborted) return;
     const afterSeq = Math.max(progress.tableSeq, Number(this.carried?.position ?? BEFORE_ALL));
     const source = new TablePass({
       config,

@@ -32,6 +32,8 @@ export interface StreamingStart {
 }
 
 export interface SlotKeeperOptions {
+  /** All that streaming needs is there: what comes now is about the data, not about the settings. */
+  readonly onChecked: () => void;
   /** What runs now, if anything does. */
   readonly stage: () => Stage | undefined;
   readonly config: Config;
@@ -87,6 +89,7 @@ export class SlotKeeper {
     const found = await this.withReplication((replication) =>
       findStart({ config, client, replication, store, database, retentionLimitBytes, signal }),
     );
+    this.options.onChecked();
     if (found.slot) this.tellInvalidation(found.slot);
     await this.tellAbandoned(client);
     if (this.deletedAtOnce) assertNothingLost(found, await readEndOfLog(client));
@@ -97,7 +100,8 @@ export class SlotKeeper {
   givesWay(error: unknown): boolean {
     const { consequence, code, advice } = classify(error);
     // Somebody else's slot: what to do with it is for a person to say.
-    if (!this.mayPoll || consequence !== 'stop' || code === 'slot-foreign') return false;
+    if (!this.mayPoll || code === 'slot-foreign') return false;
+    if (consequence !== 'stop' && code !== 'no-free-sender') return false;
     this.tellObstacle(error, code, advice);
     return true;
   }
@@ -135,15 +139,18 @@ export class SlotKeeper {
     });
   }
 
-  /** Checks all that streaming needs and makes the slot, on connections of its own: the session's goes on settling. */
-  async makeSlot(signal: AbortSignal): Promise<MadeSlot> {
+  /**
+   * Checks all that streaming needs and makes the slot, on connections of its own: the session's goes on settling. The
+   * signal gives the slot up and leaves none behind; `connections` ends what is not answered.
+   */
+  async makeSlot(signal: AbortSignal, connections: AbortSignal): Promise<MadeSlot> {
     const { config } = this.options;
     const giveUp = new AbortController();
     const clients: Client[] = [];
-    const open = async (ending?: AbortSignal): Promise<Client> => {
+    const open = async (ending: AbortSignal): Promise<Client> => {
       const client = await connect(config.database.connection(), {
         applicationName: 'outbox-relay',
-        signal: ending ?? new AbortController().signal,
+        signal: ending,
       });
       clients.push(client);
       return client;
@@ -151,7 +158,7 @@ export class SlotKeeper {
     let begun: Client | undefined;
     try {
       // Not ended by the signal: it also drops what was half made.
-      const [dropper, importer] = [await open(), await open(signal)];
+      const [dropper, importer] = [await open(connections), await open(signal)];
       const { failover } = await this.findStart(dropper, await checkTable(dropper, config), signal);
       await dropSlot(dropper, this.slot);
       const stopping = AbortSignal.any([signal, giveUp.signal]);

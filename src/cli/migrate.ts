@@ -16,7 +16,7 @@ export async function run(context: CommandContext): Promise<number> {
   try {
     const report = await migrate(client, {
       outbox: config.outbox,
-      publicationName: config.publicationName,
+      publicationName: config.source === 'polling' ? undefined : config.publicationName,
       cleanup: config.cleanup,
       adopt: context.args.values['adopt'] === true,
       dryRun,

@@ -64,6 +64,8 @@ export interface DatabaseConnection {
 export interface OutboxConfig {
   readonly schema: string;
   readonly table: string;
+  /** Rows have the columns `seq` and `xid`; taken for granted until the table is looked at (postgres/row-key.ts). */
+  readonly numbered: boolean;
   /** Role → column name of the table. */
   readonly columns: {
     readonly id: string;

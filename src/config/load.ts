@@ -21,7 +21,7 @@ export interface LoadOptions {
 /** The part of the configuration that commands need which don't touch the broker. */
 export type DatabasePart = Pick<
   Config,
-  'database' | 'outbox' | 'slotName' | 'publicationName' | 'cleanup' | 'log'
+  'database' | 'outbox' | 'source' | 'slotName' | 'publicationName' | 'cleanup' | 'log'
 >;
 
 const DATABASE_GROUPS: readonly Group[] = ['database', 'outbox', 'source', 'operation'];
@@ -46,7 +46,6 @@ export function loadChecked(
   const warn = options.warn ?? (() => undefined);
   const config: Config = {
     ...databasePart(settings, env, options),
-    source: settings.values.SOURCE,
     broker: brokerConfig(settings, warn),
     route: { topic: settings.values.ROUTE_TOPIC, key: settings.values.ROUTE_KEY },
     markRetentionMs: settings.values.MARK_RETENTION,
@@ -97,6 +96,7 @@ function databasePart(settings: Settings, env: NodeJS.ProcessEnv, options: LoadO
     database: databaseConfig(settings, options.warn ?? (() => undefined)),
     outbox: {
       ...values.OUTBOX_TABLE,
+      numbered: true,
       columns: {
         id: values.OUTBOX_ID_COLUMN,
         aggregateType: values.OUTBOX_AGGREGATE_TYPE_COLUMN,
@@ -110,6 +110,7 @@ function databasePart(settings: Settings, env: NodeJS.ProcessEnv, options: LoadO
         deliveredAt: values.OUTBOX_DELIVERED_AT_COLUMN,
       },
     },
+    source: values.SOURCE,
     slotName: values.SLOT_NAME,
     publicationName: values.PUBLICATION_NAME,
     cleanup: values.CLEANUP,

@@ -22,6 +22,20 @@ const PREFIXES = [
   'SHUTDOWN_',
 ];
 
+/** What libpq takes from the environment and the relay does not: who sets it counts on it. */
+const UNUSED = [
+  'PGCHANNELBINDING',
+  'PGHOSTADDR',
+  'PGPASSFILE',
+  'PGPASSWORD_FILE',
+  'PGREQUIREAUTH',
+  'PGSERVICE',
+  'PGSERVICEFILE',
+  'PGSSLCRL',
+  'PGSSLCRLDIR',
+  'PGTARGETSESSIONATTRS',
+];
+
 /** Other software's well-known names that begin like ours. */
 const FOREIGN = new Set(['HTTP_PROXY']);
 
@@ -32,9 +46,14 @@ const SERVICE_ADDRESS = /^(?:tcp|udp|sctp):\/\//u;
 
 /** One sentence for each variable that looks like ours and isn't; other software may own it, so that it is no error. */
 export function unknownVariables(env: NodeJS.ProcessEnv): readonly string[] {
-  return Object.keys(env)
+  const suspicious = Object.keys(env)
     .filter((name) => isSuspicious(name, env[name] ?? ''))
     .map((name) => `${name}: no such variable; the nearest is ${nearest(name, VARIABLES)}`);
+  const unused = UNUSED.filter((name) => env[name]).map(
+    (name) =>
+      `${name}: not used here; see DATABASE_URL, DATABASE_PASSWORD_FILE and the PG* variables of the reference`,
+  );
+  return [...suspicious, ...unused];
 }
 
 function isSuspicious(name: string, value: string): boolean {

@@ -57,6 +57,14 @@ const RULES: readonly Rule[] = [
     ['57014'],
     'A statement was cancelled or took too long; look for locks and slow disks.',
   ),
+  {
+    ...retry(
+      'no-free-sender',
+      ['53300'],
+      'Raise max_wal_senders, or end a standby or backup that you do not need.',
+    ),
+    message: /max_wal_senders/,
+  },
   retry('too-many-connections', ['53300'], 'Raise max_connections, or close sessions of others.'),
   // Slot and stream
   {

@@ -1,8 +1,13 @@
+import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** Waits. Resolves early, without throwing, when the signal aborts. */
 export async function pause(ms: number, signal: AbortSignal): Promise<void> {
   await sleep(ms, undefined, { signal }).catch(() => undefined);
+}
+
+export async function aborted(signal: AbortSignal): Promise<void> {
+  if (!signal.aborted) await once(signal, 'abort');
 }
 
 /** What the promise gives, or what `late` gives (or throws) when that takes longer than `deadlineMs`. */
@@ -23,11 +28,11 @@ export async function within<T, L>(promise: Promise<T>, deadlineMs: number, late
 /** What the promise gives, unless the signal aborts first: then rejects with its reason. The work itself goes on. */
 export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   signal.throwIfAborted();
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const { promise: aborting, reject } = Promise.withResolvers<never>();
   const onAbort = (): void => reject(signal.reason as Error);
   signal.addEventListener('abort', onAbort, { once: true });
   try {
-    return await Promise.race([promise, aborted]);
+    return await Promise.race([promise, aborting]);
   } finally {
     signal.removeEventListener('abort', onAbort);
   }

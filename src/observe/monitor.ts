@@ -2,6 +2,8 @@ import type { Client } from 'pg';
 import type { Config } from '../config/config.ts';
 import { connect, disconnect } from '../postgres/connect.ts';
 import { qualified, quoteIdentifier } from '../postgres/identifier.ts';
+import { readOutboxTable } from '../postgres/outbox-table.ts';
+import { isNumbered, rowKey } from '../postgres/row-key.ts';
 import { isUndelivered } from '../postgres/undelivered.ts';
 import { lagSeconds } from './lag.ts';
 import type { WalStatus } from './metrics.ts';
@@ -9,7 +11,7 @@ import type { Observer } from './observer.ts';
 import { pause } from '../lifecycle/wait.ts';
 
 const INTERVAL_MS = 1_000;
-/** Up to here pending rows are counted; beyond it their number is estimated from `seq`. */
+/** Up to here pending rows are counted each second; beyond it their number is estimated from `seq`, where they have one. */
 const MAX_COUNTED = 10_000;
 
 /** What the session knows and the monitor shows. */
@@ -27,7 +29,7 @@ export interface PipelineFacts {
  * there is no answer, the lag grows by itself.
  */
 export class Monitor {
-  private readonly config: Config;
+  private config: Config;
   private readonly observer: Observer;
   private readonly facts: () => PipelineFacts;
   private lastAnswerMs = performance.now();
@@ -50,7 +52,7 @@ export class Monitor {
         const options = { applicationName: 'outbox-relay monitor', signal, settings };
         const client = await connect(this.config.database.connection(), options);
         try {
-          this.hasCreatedAt = await this.readHasCreatedAt(client);
+          await this.lookAtTable(client);
           await this.probeUntil(client, signal);
         } finally {
           await disconnect(client);
@@ -90,14 +92,13 @@ export class Monitor {
     return Math.max(this.pending, this.facts().inFlightEvents);
   }
 
-  /** An adopted table may lack it. */
-  private async readHasCreatedAt(client: Client): Promise<boolean> {
+  /** A table that was not made by `migrate` may lack columns. */
+  private async lookAtTable(client: Client): Promise<void> {
     const { outbox } = this.config;
-    const { rows } = await client.query(
-      'select from pg_attribute where attrelid = to_regclass($1) and attname = $2 and not attisdropped',
-      [qualified(outbox.schema, outbox.table), outbox.columns.createdAt],
-    );
-    return rows.length > 0;
+    const table = await readOutboxTable(client, outbox);
+    this.hasCreatedAt = table?.columns.has(outbox.columns.createdAt) ?? false;
+    const numbered = table === undefined || isNumbered(outbox, table);
+    this.config = { ...this.config, outbox: { ...outbox, numbered } };
   }
 
   private async probeUntil(client: Client, signal: AbortSignal): Promise<void> {
@@ -132,30 +133,38 @@ export class Monitor {
     const seq = row['oldest_seq'] ?? undefined;
     if (seq === undefined) this.oldest = undefined;
     else if (this.oldest?.seq !== seq) {
-      const createdMs = row['oldest_ms'] ? Number(row['oldest_ms']) : undefined;
-      this.oldest = { seq, firstSeenMs: nowMs, createdMs };
+      const createdMs = Number(row['oldest_ms'] ?? Number.NaN);
+      this.oldest = {
+        seq,
+        firstSeenMs: nowMs,
+        createdMs: Number.isFinite(createdMs) ? createdMs : undefined,
+      };
     }
     const counted = Number(row['counted'] ?? 0);
-    this.pending = counted < MAX_COUNTED ? counted : Number(row['newest_seq']) - Number(seq) + 1;
+    this.pending = Number(row['estimated'] ?? counted);
   }
 
   private tableProbe(): string {
     const { outbox, cleanup } = this.config;
     const table = qualified(outbox.schema, outbox.table);
     const deadLetters = `(select count(*) from ${qualified(outbox.schema, 'outbox_relay_dead_letters')} where slot_name = $1) as dead_letters`;
-    // Without clean-up nothing in the table tells a delivered row from another.
-    if (cleanup === 'none') return `select ${deadLetters}`;
-    const seq = quoteIdentifier(outbox.columns.seq);
-    const created = this.hasCreatedAt ? quoteIdentifier(outbox.columns.createdAt) : 'null::timestamptz';
-    const waiting = `where ${isUndelivered(outbox, cleanup)}`;
+    const { seq, order } = rowKey(outbox);
+    const created = this.hasCreatedAt
+      ? `o.${quoteIdentifier(outbox.columns.createdAt)}`
+      : 'null::timestamptz';
+    // Without clean-up nothing in the table tells a delivered row from another; then the progress row does, roughly.
+    const progress = qualified(outbox.schema, 'outbox_relay_progress');
+    const settled = `(select coalesce(max(settled_seq), -1) from ${progress} where slot_name = $1)`;
+    const waiting =
+      cleanup === 'none' ? `where ${seq} > ${settled}` : `where ${isUndelivered(outbox, cleanup)}`;
+    const newest = `(select ${seq} from ${table} o ${waiting} order by ${seq} desc limit 1)`;
     // One walk along the index: between two vacuums it passes entries of every row that was delivered meanwhile.
     return `with waiting as materialized (
-        select ${seq} as seq, ${created} as created from ${table} ${waiting} order by ${seq} limit ${MAX_COUNTED}),
-      counted as (select count(*) as rows, min(seq) as oldest_seq from waiting)
+        select ${seq} as seq, ${created} as created from ${table} o ${waiting} order by ${order} limit ${MAX_COUNTED}),
+      counted as (select count(*) as rows, ${outbox.numbered ? 'min(seq)' : '(select seq from waiting limit 1)'} as oldest_seq from waiting)
       select ${deadLetters}, c.rows as counted, c.oldest_seq,
         (select extract(epoch from created) * 1000 from waiting w where w.seq = c.oldest_seq limit 1) as oldest_ms,
-        case when c.rows = ${MAX_COUNTED}
-          then (select ${seq} from ${table} ${waiting} order by ${seq} desc limit 1) end as newest_seq
+        case when c.rows = ${MAX_COUNTED} then ${outbox.numbered ? `${newest} - c.oldest_seq + 1` : `(select count(*) from ${table})`} end as estimated
       from counted c`;
   }
 

@@ -8,6 +8,7 @@ import { type IndexPlan, planUndeliveredIndex, runConcurrently } from './undeliv
 import { adoptStatements, missingRelayColumns, requireEventColumns } from './adopt.ts';
 import { derivedName, fillTemplate, qualified, quoteIdentifier, quoteLiteral } from './identifier.ts';
 import { type OutboxTable, readOutboxTable, templateValues } from './outbox-table.ts';
+import { isNumbered } from './row-key.ts';
 import {
   type Privileges,
   type Remark,
@@ -24,9 +25,10 @@ const NO_DEADLINE = { query_timeout: 2 ** 31 - 1 };
 
 export interface MigrationOptions {
   readonly outbox: OutboxConfig;
-  readonly publicationName: string;
+  /** undefined: the table is only polled. */
+  readonly publicationName: string | undefined;
   readonly cleanup: 'delete' | 'mark' | 'none';
-  /** Add the relay's columns to an existing table. */
+  /** Add the relay's columns to an existing table; without it a table that can be polled as it is stays so. */
   readonly adopt: boolean;
   /** Change nothing; the report's `sql` is what would run. */
   readonly dryRun: boolean;
@@ -65,39 +67,48 @@ export async function migrate(client: Client, options: MigrationOptions): Promis
   const texts: string[] = [];
   const remarks: Remark[] = [];
   if (options.dryRun) {
-    const { steps, privileges } = await plan(client, options);
+    const { steps, remarks: planned } = await plan(client, options);
     for (const step of steps) {
       applied.push(step.name);
       texts.push(`-- ${step.name}\n${script(step, options)}`);
       if (step.refused !== undefined) remarks.push(step.refused);
     }
-    return { applied, sql: texts.join('\n'), remarks: [...remarks, ...streamingRemarks(privileges)] };
+    return { applied, sql: texts.join('\n'), remarks: [...remarks, ...planned] };
   }
   // Planned anew under the lock for every step: another process may have done it meanwhile.
   for (;;) {
-    const { step, privileges } = await withLockRetry(async () => await runNext(client, options), options);
-    if (step === undefined) return { applied, sql: texts.join('\n'), remarks: streamingRemarks(privileges) };
-    if (step.refused !== undefined)
-      return { applied, sql: texts.join('\n'), remarks: [step.refused, ...streamingRemarks(privileges)] };
+    const { step, remarks: planned } = await withLockRetry(
+      async () => await runNext(client, options),
+      options,
+    );
+    if (step?.refused !== undefined) remarks.push(step.refused);
+    if (step === undefined || remarks.length > 0)
+      return { applied, sql: texts.join('\n'), remarks: [...remarks, ...planned] };
     applied.push(step.name);
     texts.push(step.sql);
   }
 }
 
+interface Plan {
+  readonly steps: readonly Step[];
+  /** What is not done, and will be missed. */
+  readonly remarks: readonly Remark[];
+}
+
 async function runNext(
   client: Client,
   options: MigrationOptions,
-): Promise<{ step: Step | undefined; privileges: Privileges }> {
+): Promise<{ step: Step | undefined; remarks: readonly Remark[] }> {
   await client.query('begin');
   try {
     await client.query({ text: lockSql(options), ...NO_DEADLINE });
-    const { steps, privileges } = await plan(client, options);
+    const { steps, remarks } = await plan(client, options);
     const step = steps[0];
     if (step !== undefined && step.refused === undefined && step.index === undefined)
       await client.query({ text: step.sql, ...NO_DEADLINE });
     await client.query('commit');
     if (step?.index !== undefined) await runConcurrently(client, step.index, NO_DEADLINE.query_timeout);
-    return { step, privileges };
+    return { step, remarks };
   } catch (error) {
     await client.query('rollback').catch(() => undefined);
     throw error;
@@ -121,11 +132,8 @@ function lockSql(options: MigrationOptions): string {
   ].join('\n');
 }
 
-async function plan(
-  client: Client,
-  options: MigrationOptions,
-): Promise<{ steps: readonly Step[]; privileges: Privileges }> {
-  const { outbox } = options;
+async function plan(client: Client, options: MigrationOptions): Promise<Plan> {
+  const { outbox, publicationName, dryRun } = options;
   const privileges = await readPrivileges(client, outbox.schema);
   if (privileges.schemaExists && !privileges.usageOfSchema) throw createRefused(privileges, outbox);
   const table = await readOutboxTable(client, outbox);
@@ -135,19 +143,27 @@ async function plan(
   if (!privileges.schemaExists) add('schema', `create schema ${quoteIdentifier(outbox.schema)};`);
   if (!table?.columns.has(outbox.columns.seq) && table?.sequence === undefined)
     await refuseForeignSequence(client, outbox.schema, derivedName(outbox.table, '_seq'));
-  if (table !== undefined) planAdoption(options, table, add);
-  await planNumbered(client, options, table, add);
+  const lack = table === undefined ? undefined : planAdoption(options, table, add);
+  await planNumbered(client, { ...options, adopted: lack === undefined }, table, add);
+  const remarks: Remark[] = lack === undefined ? [] : [lack];
+  const mayCreate = privileges.schemaExists ? privileges.createInSchema : privileges.createInDatabase;
+  if (steps.length > 0 && !mayCreate) {
+    const refused = createRefused(privileges, outbox);
+    // Whoever prints the statements for somebody else need not be allowed to run them.
+    if (!dryRun) throw refused;
+    remarks.push({ code: 'privilege', message: refused.message, remedy: refused.advice });
+  }
+  const onlyPolled = lack !== undefined && table !== undefined && !isNumbered(outbox, table);
+  if (publicationName === undefined || onlyPolled) return { steps, remarks };
   const publication = await planPublication(client, {
     outbox,
-    publication: options.publicationName,
+    publication: publicationName,
     privileges,
     tableOwned: table?.owned ?? true,
   });
-  const mayCreate = privileges.schemaExists ? privileges.createInSchema : privileges.createInDatabase;
-  if (steps.length > 0 && !mayCreate) throw createRefused(privileges, outbox);
   if (publication.statement !== undefined)
     add('publication', `${publication.statement};`, { refused: publication.remark });
-  return { steps, privileges };
+  return { steps, remarks: [...remarks, ...streamingRemarks(privileges)] };
 }
 
 type AddStep = (
@@ -156,24 +172,26 @@ type AddStep = (
   more?: { refused?: Remark | undefined; index?: IndexPlan | undefined },
 ) => void;
 
-function planAdoption(options: MigrationOptions, table: OutboxTable, add: AddStep): void {
+/** What the table lacks, if it stays as it is. */
+function planAdoption(options: MigrationOptions, table: OutboxTable, add: AddStep): Remark | undefined {
   const { outbox, cleanup } = options;
   requireEventColumns(outbox, table);
   const missing = missingRelayColumns(outbox, table);
-  if (missing.length === 0) return;
+  if (missing.length === 0) return undefined;
   const name = qualified(outbox.schema, outbox.table);
-  if (!options.adopt)
-    throw new RelayError(
-      'stop',
-      'adoption-needed',
-      `${name} exists and has no column ${missing.join(', ')}`,
-      {
-        advice:
-          'Run `migrate --adopt` at a quiet time: it adds these columns in one transaction that keeps writers out for as ' +
-          'long as it takes to number the rows that are there.',
-      },
-    );
-  if (!table.owned)
+  if (!options.adopt) {
+    const message = `${name} exists and has no column ${missing.join(', ')}`;
+    const remedy =
+      'Run `migrate --adopt` at a quiet time: it adds these columns in one transaction that keeps writers out for as ' +
+      'long as it takes to number the rows that are there.';
+    if (cleanup !== 'delete' || table.partitioned)
+      throw new RelayError('stop', 'adoption-needed', message, { advice: remedy });
+    const consequence = isNumbered(outbox, table)
+      ? 'it is used as it is, without a function that writes events'
+      : 'it can only be polled, and a row that the application deletes at once is never delivered';
+    return { code: 'columns', message: `${message}: ${consequence}`, remedy };
+  }
+  if (!table.owned && !options.dryRun)
     throw new RelayError('stop', 'privilege', `only its owner may add columns to ${name}`, {
       advice: `Let its owner run the output of \`migrate --adopt --dry-run\` (CLEANUP=${cleanup}).`,
     });
@@ -183,11 +201,12 @@ function planAdoption(options: MigrationOptions, table: OutboxTable, add: AddSte
       .map((statement) => `${statement};`)
       .join('\n'),
   );
+  return undefined;
 }
 
 async function planNumbered(
   client: Client,
-  options: MigrationOptions,
+  options: MigrationOptions & { readonly adopted: boolean },
   table: OutboxTable | undefined,
   add: AddStep,
 ): Promise<void> {
@@ -197,6 +216,8 @@ async function planNumbered(
   const values = templateValues(outbox, table, functionNames(outbox, applied));
   for (const file of migrationFiles()) {
     if (applied.get(outbox.table)?.has(file.number) === true) continue;
+    // The others are about the table's own columns.
+    if (!options.adopted && file.number !== RELAY_TABLES) continue;
     if (file.number === EMIT) await refuseForeignFunctions(client, outbox.schema, functionsOf(values));
     // A table that exists has its columns by now; only the record is missing.
     const body = file.number === 1 && table !== undefined ? '' : fillTemplate(file.sql, values);
@@ -214,6 +235,8 @@ values (${quoteLiteral(outbox.table)}, ${file.number}, ${quoteLiteral(file.name)
   add('undelivered-index', sql, { index: index.concurrently ? index : undefined });
 }
 
+/** Number of the migration that makes the relay's own tables. */
+const RELAY_TABLES = 2;
 /** Number of the migration that makes the functions. */
 const EMIT = 3;
 

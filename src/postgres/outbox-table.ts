@@ -5,7 +5,7 @@ import { derivedName } from './identifier.ts';
 /** The outbox as it is in the database. */
 export interface OutboxTable {
   readonly partitioned: boolean;
-  /** Column name → type as PostgreSQL prints it. */
+  /** Column name → type as PostgreSQL prints it, of a domain that below it. */
   readonly columns: ReadonlyMap<string, string>;
   /** Schema and name of the sequence behind the column `seq`, if there is one. */
   readonly sequence: readonly [string, string] | undefined;
@@ -27,7 +27,8 @@ export async function readOutboxTable(
   const table = tables.rows[0];
   if (table === undefined) return undefined;
   const columns = await client.query<{ name: string; type: string }>(
-    `select attname as name, format_type(atttypid, null) as type from pg_attribute
+    `select attname as name, format_type(coalesce(nullif(typbasetype, 0), atttypid), null) as type
+       from pg_attribute join pg_type t on t.oid = atttypid
       where attrelid = $1 and attnum > 0 and not attisdropped order by attnum`,
     [table.oid],
   );

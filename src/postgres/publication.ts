@@ -4,7 +4,7 @@ import { qualified, quoteIdentifier, quoteLiteral } from './identifier.ts';
 
 /** Something that `migrate` could not do or that will be missed later, with the statement that remedies it. */
 export interface Remark {
-  readonly code: 'publication' | 'replication-privilege' | 'wal-level';
+  readonly code: 'publication' | 'replication-privilege' | 'wal-level' | 'privilege' | 'columns';
   readonly message: string;
   readonly remedy: string;
 }

@@ -72,6 +72,10 @@ describe('an application that deletes its rows at once', () => {
       assert.ok(!relay.logLines.slice(from).some((text) => /"mode: polling"/.test(text)), 'never polled');
       assert.equal(await scene.slot(), undefined, 'no new slot');
       await relay.stop();
+      // Not the settings are wrong: a process that ended would only be started again.
+      const restarted = scene.relay(relay.publisher, { DELETED_AT_ONCE: 'yes' });
+      await restarted.logged(/halted: this needs a person.*possible-loss/);
+      await restarted.stop();
       // What the line says to do.
       await scene.sql(`update outbox_relay_progress set handover = 'polling' where slot_name = $1`, [
         scene.config.slotName,

@@ -214,15 +214,28 @@ describe('migrations', () => {
     id uuid not null primary key, aggregatetype varchar(255) not null, aggregateid varchar(255) not null,
     type varchar(255) not null, payload jsonb)`;
 
-  test('a Debezium table is left alone without --adopt, and completed with it', async () => {
+  test('a Debezium table stays as it is without --adopt, and is completed with it', async () => {
     await sql(DEBEZIUM);
     await sql(
       `insert into outbox select gen_random_uuid(), 'order', n::text, 'T', '{}' from generate_series(1, 50) n`,
     );
-    await assert.rejects(run(), /has no column seq, xid, created_at, delivered_at, headers/);
-    assert.equal((await sql(`select from pg_class where relname like 'outbox_relay%'`)).length, 0);
+    await assert.rejects(
+      run({ cleanup: 'mark' }),
+      /has no column seq, xid, created_at, delivered_at, headers/,
+    );
+    const report = await run();
+    assert.deepEqual(report.applied, ['0002_relay']);
+    assert.match(report.remarks[0]?.message ?? '', /no column seq, xid, .*: it can only be polled/);
+    assert.deepEqual(await sql('select from pg_publication'), []);
+    const columns = await sql(`select from pg_attribute where attrelid = 'outbox'::regclass and attnum > 0`);
+    assert.equal(columns.length, 5);
 
-    assert.deepEqual((await run({ adopt: true })).applied, ['adopt', ...ALL]);
+    assert.deepEqual((await run({ adopt: true })).applied, [
+      'adopt',
+      '0001_outbox',
+      '0003_emit',
+      'publication',
+    ]);
     const rows = await sql(`select seq::int as seq, aggregateid::int as n from outbox order by seq`);
     assert.deepEqual(
       rows,
@@ -307,6 +320,40 @@ describe('migrations', () => {
     const complete = RelayProcess.start({ args: ['migrate'], env: { ...env, DATABASE_URL: database.url } });
     assert.deepEqual(await complete.exit, { code: 0, signal: null });
     assert.deepEqual(complete.stdout, ['applied publication']);
+  });
+
+  test('--dry-run prints for somebody else what this role may not do', async () => {
+    const role = await newRole();
+    await sql(`create schema app`);
+    await sql(`grant usage on schema app to ${role.name}`);
+    const env = { DATABASE_URL: role.url, OUTBOX_TABLE: 'app.outbox' };
+    const dry = RelayProcess.start({ args: ['migrate', '--dry-run'], env });
+    assert.deepEqual(await dry.exit, { code: 0, signal: null }, dry.output);
+    assert.match(dry.stderr.join('\n'), /may not create anything in SCHEMA "app"/);
+    await withClient(database.url, async (client) => await client.query(dry.stdout.join('\n')));
+    const again = RelayProcess.start({
+      args: ['migrate', '--dry-run'],
+      env: { ...env, DATABASE_URL: database.url },
+    });
+    assert.deepEqual(await again.exit, { code: 0, signal: null }, again.output);
+    assert.deepEqual(again.stdout.join('').trim(), '');
+
+    await sql(DEBEZIUM);
+    await sql(`grant select on outbox to ${role.name}`);
+    const adopt = { DATABASE_URL: role.url };
+    const dryAdopt = RelayProcess.start({ args: ['migrate', '--adopt', '--dry-run'], env: adopt });
+    assert.deepEqual(await dryAdopt.exit, { code: 0, signal: null }, dryAdopt.output);
+    assert.match(dryAdopt.stdout.join('\n'), /add column "seq"/);
+  });
+
+  test('SOURCE=polling needs no publication, and nobody who may make one', async () => {
+    const role = await newRole();
+    await sql(`create schema app authorization ${role.name}`);
+    const env = { DATABASE_URL: role.url, OUTBOX_TABLE: 'app.outbox', SOURCE: 'polling' };
+    const migrated = RelayProcess.start({ args: ['migrate'], env });
+    assert.deepEqual(await migrated.exit, { code: 0, signal: null }, migrated.output);
+    assert.deepEqual(migrated.stdout, ['applied 0001_outbox', 'applied 0002_relay', 'applied 0003_emit']);
+    assert.ok(!migrated.output.includes('warning'), migrated.output);
   });
 
   test('a migration that fails leaves nothing of itself', async () => {

@@ -31,6 +31,22 @@ describe('dead letters and clean-up', () => {
     scene = undefined;
   });
 
+  test('P10 headers that are no JSON, cut in the middle of a character by the message about them, are parked', async () => {
+    const here = (scene = await CaptureScene.open());
+    await here.sql('alter table outbox alter column headers type text');
+    await here.sql(`insert into outbox (aggregatetype, aggregateid, type, payload, headers)
+      values ('order', 'a', 'T', '{}', '\u{1f600} x'), ('order', 'b', 'T', '{}', '{}')`);
+    const relay = here.relay();
+    await here.untilEmpty();
+    const letters = await here.sql(
+      `select code, reason, "row" ->> 'headers' as headers from outbox_relay_dead_letters`,
+    );
+    assert.equal(letters.length, 1);
+    assert.equal(letters[0]?.['code'], 'headers-invalid');
+    assert.equal(letters[0]?.['headers'], '\u{1f600} x');
+    assert.equal(relay.publisher.received.length, 1);
+  });
+
   for (const payload of ['jsonb', 'json', 'text', 'bytea'] as const) {
     for (const source of ['the table', 'the stream'] as const) {
       test(`P1 P10 a dead letter holds the complete row: ${payload} from ${source}`, async () => {

@@ -101,6 +101,12 @@ describe('P10 a database that is set up wrongly ends the process at once, with t
     await assertRefused({}, 'lacks type', 'OUTBOX_*_COLUMN', 'migrate --adopt');
   });
 
+  test('a column of another type than statements compute with', async () => {
+    await outbox.sql('alter table outbox rename column created_at to at');
+    await outbox.sql('alter table outbox add column created_at bigint');
+    await assertRefused({}, '[column-type]', 'created_at is bigint', 'timestamp with time zone');
+  });
+
   test('missing REPLICATION privilege', async () => {
     await grantTables('plain');
     await assertRefused(

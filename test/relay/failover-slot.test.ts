@@ -102,17 +102,24 @@ test(
   },
 );
 
-test('P2 with SLOT_FAILOVER what is polled waits for the standby, too; a standby slot that does not exist is named', async () => {
+for (const source of ['polling', 'streaming']) {
+  const what = source === 'polling' ? 'what is polled' : 'what was there before the slot';
+  test(`P2 with SLOT_FAILOVER ${what} waits for the standby, too; a standby slot that does not exist is named`, async () => {
+    await assertWaitsForStandby(source);
+  });
+}
+
+async function assertWaitsForStandby(source: string): Promise<void> {
   const server = await startPostgres({ settings: { synchronized_standby_slots: 'standby' } });
   const outbox = await openOutbox(server.url);
+  const id = await outbox.emit('thing', 'a', 1);
   const relay = RelayProcess.start({
-    env: { ...outbox.env, BROKER: 'stdout', SOURCE: 'polling', SLOT_FAILOVER: 'true' },
+    env: { ...outbox.env, BROKER: 'stdout', SOURCE: source, SLOT_FAILOVER: 'true' },
   });
   try {
     await relay.waitForLine(/mode: polling/);
     await relay.waitForLine(/delivery waits for the physical slot standby.*does not exist/);
     await outbox.sql(`select pg_create_physical_replication_slot('standby', true)`);
-    const id = await outbox.emit('thing', 'a', 1);
     const asked = `select count(*) from pg_stat_activity where query like '%bool_and%restart_lsn%' and datname = $1 and pid <> pg_backend_pid()`;
     await until(async () => (await outbox.sql(asked, [outbox.name]))[0]?.['count'] === '1', {
       what: 'the relay to ask for the standby',
@@ -128,4 +135,4 @@ test('P2 with SLOT_FAILOVER what is polled waits for the standby, too; a standby
     await outbox.drop();
     await server.remove();
   }
-});
+}

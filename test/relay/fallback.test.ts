@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { Client } from 'pg';
+import { Client, type ClientConfig } from 'pg';
 import { startPostgres } from '../../src/demo/services/postgres.ts';
 import { Scene } from '../support/crash-run.ts';
 import { withClient } from '../support/database.ts';
@@ -83,6 +83,34 @@ async function assertPolls(
 }
 
 describe('SOURCE=auto where streaming can not work', () => {
+  test(
+    'P1 P5 no WAL sender is free: it polls, says why, and streams once there is one',
+    { timeout: 90_000 },
+    async () => {
+      const server = await startPostgres({ settings: { max_wal_senders: '1' } });
+      const outbox = await openOutbox(server.url);
+      const sender = new Client({ connectionString: outbox.url, replication: 'database' } as ClientConfig);
+      const exhibits = await ExhibitReader.open();
+      try {
+        await sender.connect();
+        await withRelay({ ...outbox.env, ...exhibits.env, BROKER: 'stdout' }, async (relay) => {
+          const ids = await assertPolls({ relay, exhibits, outbox }, 'no-free-sender');
+          assert.match(relay.output, /max_wal_senders/);
+          await sender.end();
+          await relay.waitForLine(/mode: streaming/, 45_000);
+          ids.push(await outbox.emit('thing', 'a', 4));
+          await outbox.drained();
+          await terminated(relay);
+          assert.deepEqual(printedIds(relay), ids);
+        });
+      } finally {
+        await sender.end().catch(() => undefined);
+        await outbox.drop();
+        await server.remove();
+      }
+    },
+  );
+
   test('P1 P3 P5 a role without REPLICATION: it polls, says why, and is ready', async () => {
     const outbox = await openOutbox();
     const role = await roleWithoutReplication(outbox.url);

@@ -77,6 +77,55 @@ async function assertSurvives({ outbox, env, change, tell, delivered }: Rotation
   }
 }
 
+test(
+  "P8 P10 RabbitMQ's password is changed while another relay stands by: neither ends, and one goes on with the new secret",
+  { timeout: 120_000 },
+  async () => {
+    const outbox = await openOutbox(postgres.url);
+    const exchange = uniqueName('exchange');
+    const queue = await bindQueue({ url: rabbitmq.url, exchange });
+    const user = uniqueName('user');
+    await rabbitmq.ctl('add_user', user, 'old-secret');
+    await rabbitmq.ctl('set_permissions', '-p', '/', user, '.*', '.*', '.*');
+    const url = new URL(rabbitmq.url);
+    url.username = '';
+    url.password = '';
+    const env = {
+      ...outbox.env,
+      BROKER: 'rabbitmq',
+      RABBITMQ_URL: url.href,
+      RABBITMQ_USERNAME: user,
+      RABBITMQ_PASSWORD_FILE: secretFile(user, 'old-secret'),
+      RABBITMQ_EXCHANGE: exchange,
+    };
+    const leader = RelayProcess.start({ env });
+    const relays = [leader];
+    try {
+      await leader.waitForLine(/mode: streaming/);
+      const standby = RelayProcess.start({ env });
+      relays.push(standby);
+      await standby.waitForLine(/mode: standby/);
+      const first = await outbox.emit('thing', 'a', 1);
+      await outbox.drained();
+      await rabbitmq.ctl('change_password', user, 'new-secret');
+      await rabbitmq.ctl('close_all_user_connections', user, 'password changed');
+      await Promise.all(relays.map(async (relay) => await relay.waitForLine(/halted: this needs a person/)));
+      const second = await outbox.emit('thing', 'a', 2);
+      assert.ok(leader.running && standby.running, `${leader.output}\n${standby.output}`);
+      secretFile(user, 'new-secret');
+      await outbox.drained(2 * HALT_MS);
+      const ids = (await queue.readAll()).map(({ properties }) => String(properties.messageId));
+      assert.deepEqual(ids, [first, second]);
+      for (const relay of relays) relay.kill('SIGTERM');
+      for (const relay of relays) assert.deepEqual(await relay.exit, { code: 0, signal: null }, relay.output);
+    } finally {
+      for (const relay of relays) await relay.destroy();
+      await queue.drop();
+      await outbox.drop();
+    }
+  },
+);
+
 describe('P10 a password that is changed while the relay runs', { concurrency: true }, () => {
   test(
     "PostgreSQL's: halted with metrics up, recovered by the new secret file",

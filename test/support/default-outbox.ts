@@ -5,6 +5,7 @@ import type { MigrationOptions } from '../../src/postgres/migrate.ts';
 export const DEFAULT_OUTBOX: OutboxConfig = {
   schema: 'public',
   table: 'outbox',
+  numbered: true,
   columns: {
     id: 'id',
     aggregateType: 'aggregatetype',

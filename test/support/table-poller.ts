@@ -33,6 +33,8 @@ export function recording(client: Client): { client: Client; statements: Stateme
  */
 export class TablePoller {
   readonly delivered: number[] = [];
+  /** When they were committed, as far as can be told, milliseconds. */
+  readonly committedAtMs: number[] = [];
   readonly statements: Statement[];
   private readonly client: Client;
   private readonly config: Config;
@@ -90,6 +92,7 @@ export class TablePoller {
     for await (const { events } of source.batches(this.stopping.signal)) {
       const seqs = events.map(({ seq }) => seq);
       this.delivered.push(...seqs);
+      this.committedAtMs.push(...events.map(({ transaction }) => transaction.committedAtMs));
       await client.query(`${done} where seq = any($1)`, [seqs]);
       source.removed(seqs);
     }

@@ -2,6 +2,7 @@ import type { Client } from 'pg';
 import type { Config } from '../../config/config.ts';
 import { RelayError } from '../../errors/errors.ts';
 import { readOutboxTable, type OutboxTable } from '../../postgres/outbox-table.ts';
+import { isNumbered } from '../../postgres/row-key.ts';
 import { planPublication, readPrivileges, streamingRemarks } from '../../postgres/publication.ts';
 
 /** What the server is like, found out before streaming begins. */
@@ -25,16 +26,62 @@ export async function checkTable(client: Client, config: Config): Promise<Outbox
   }
   const { columns } = outbox;
   const required = [columns.id, columns.aggregateType, columns.aggregateId, columns.type, columns.payload];
+  const own = mayLackNumbers(config, table) ? [] : [columns.seq, columns.xid];
   const marked = config.cleanup === 'mark' ? [columns.deliveredAt] : [];
-  const missing = [...required, columns.seq, columns.xid, ...marked].filter(
-    (name) => !table.columns.has(name),
-  );
-  if (missing.length > 0) {
-    throw stop('column-missing', `table ${outbox.schema}.${outbox.table} lacks ${missing.join(', ')}`, {
-      advice: 'Run "outbox-relay migrate --adopt" to add them, or map OUTBOX_*_COLUMN to their names.',
+  const missing = [...required, ...own, ...marked].filter((name) => !table.columns.has(name));
+  if (missing.length > 0) throw columnsMissing(config, missing);
+  const wrong = wrongTypes(config, table);
+  if (wrong.length > 0) {
+    throw stop('column-type', `table ${outbox.schema}.${outbox.table}: ${wrong.join(', ')}`, {
+      advice:
+        'Map OUTBOX_*_COLUMN to columns of these types; "outbox-relay migrate --adopt" adds those that are missing.',
     });
   }
   return table;
+}
+
+/**
+ * Without them it can be polled, as long as nobody else has to tell what is delivered. Not where they only go by another
+ * name: the order would be another one, and the slot would be given up for a typing error.
+ */
+function mayLackNumbers(config: Config, { partitioned, columns }: OutboxTable): boolean {
+  const { source, cleanup, deletedAtOnce, outbox } = config;
+  const { seq, xid } = outbox.columns;
+  const neverHad = seq === 'seq' && xid === 'xid' && !columns.has(seq) && !columns.has(xid);
+  return neverHad && source !== 'streaming' && cleanup === 'delete' && deletedAtOnce !== true && !partitioned;
+}
+
+/** What stands against streaming from a table whose rows are not numbered. */
+export function unnumbered(config: Config, table: OutboxTable): RelayError | undefined {
+  const { seq, xid } = config.outbox.columns;
+  if (isNumbered(config.outbox, table)) return undefined;
+  return columnsMissing(
+    config,
+    [seq, xid].filter((name) => !table.columns.has(name)),
+  );
+}
+
+function columnsMissing({ outbox }: Config, missing: readonly string[]): RelayError {
+  return stop('column-missing', `table ${outbox.schema}.${outbox.table} lacks ${missing.join(', ')}`, {
+    advice: 'Run "outbox-relay migrate --adopt" to add them, or map OUTBOX_*_COLUMN to their names.',
+  });
+}
+
+const TYPES: Partial<Record<keyof Config['outbox']['columns'], readonly string[]>> = {
+  seq: ['bigint', 'integer', 'smallint'],
+  xid: ['xid8'],
+  createdAt: ['timestamp with time zone', 'timestamp without time zone', 'date'],
+  deliveredAt: ['timestamp with time zone', 'timestamp without time zone'],
+};
+
+/** Of the columns that statements compute with; a column that is not there is another matter. */
+function wrongTypes({ outbox, cleanup }: Config, table: OutboxTable): string[] {
+  return Object.entries(TYPES).flatMap(([role, types]) => {
+    if (role === 'deliveredAt' && cleanup !== 'mark') return [];
+    const name = outbox.columns[role as keyof typeof TYPES];
+    const type = table.columns.get(name);
+    return type === undefined || types.includes(type) ? [] : [`${name} is ${type}, and not ${types[0]}`];
+  });
 }
 
 /**

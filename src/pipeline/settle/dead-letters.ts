@@ -2,6 +2,7 @@ import type { Client } from 'pg';
 import type { Config } from '../../config/config.ts';
 import { readColumns, type Column } from '../../postgres/columns.ts';
 import { qualified, quoteIdentifier, quoteLiteral } from '../../postgres/identifier.ts';
+import { rowKey } from '../../postgres/row-key.ts';
 import { parseSnapshot, sees } from '../../postgres/snapshot.ts';
 import { isUnmarked } from '../../postgres/undelivered.ts';
 import { BYTEA_OID } from '../capture/bytea.ts';
@@ -34,10 +35,15 @@ export function deadLetterOf(config: Config, { event, parked }: Settled): Record
     destination: parked?.destination ?? null,
     key: parked?.key ?? null,
     code: parked?.code,
-    reason: `${parked?.reason ?? ''}${reason}`,
+    reason: printable(`${parked?.reason ?? ''}${reason}`),
     attempts: parked?.attempts,
     row: Object.fromEntries(row.columns.map((column) => [column, row.text(column) ?? null])),
   };
+}
+
+/** What every database can store: a quotation may have been cut in the middle of a character. */
+function printable(text: string): string {
+  return text.toWellFormed().replaceAll(/[\0\ufffd]/gu, '?');
 }
 
 /**
@@ -61,7 +67,7 @@ export async function parkFromTable(
       parked?.destination ?? null,
       parked?.key ?? null,
       parked?.code,
-      parked?.reason,
+      parked && printable(parked.reason),
       parked?.attempts,
       rowBytes(event) > LARGE_BYTES,
     ],
@@ -75,8 +81,8 @@ function statement(config: Config, columns: readonly Column[]): string {
   const { outbox } = config;
   const table = qualified(outbox.schema, outbox.table);
   const letters = qualified(outbox.schema, 'outbox_relay_dead_letters');
-  const isRow = `o.${quoteIdentifier(outbox.columns.seq)} = $2::bigint
-    and o.${quoteIdentifier(outbox.columns.xid)} = $3::text::xid8`;
+  const { among, xid } = rowKey(outbox);
+  const isRow = `${among('array[$2::bigint]')} and ${xid} = $3::text::xid8`;
   const names = columns.map(({ name }) => quoteLiteral(name)).join(', ');
   const texts = columns.map((column) => `case when not ${isLarge(column)} then ${valueOf(column)}::text end`);
   const values = columns.filter(({ fixed }) => !fixed).map((column) => `(${valueRow(column)})`);

@@ -2,6 +2,7 @@ import type { Client } from 'pg';
 import type { Config } from '../../config/config.ts';
 import { RelayError } from '../../errors/errors.ts';
 import { qualified, quoteIdentifier, quoteLiteral } from '../../postgres/identifier.ts';
+import { rowKey } from '../../postgres/row-key.ts';
 import { formatLsn, parseLsn } from '../../postgres/lsn.ts';
 import { LOG_ENDS, parseLogEnds, type LogEnds } from '../../postgres/log-position.ts';
 import { parseSnapshot } from '../../postgres/snapshot.ts';
@@ -37,7 +38,7 @@ const POSITIONS: Readonly<Record<Phase, string>> = {
   polling: 'table_seq = least(-1, $3::bigint), beyond = $4::bigint[]',
   // What was polled before the hand-over stays: the stream behind it will bring it.
   table: 'table_seq = $3::bigint, beyond = beyond || $4::bigint[]',
-  complete: 'durable_lsn = $3::pg_lsn, beyond = $4::bigint[]',
+  complete: 'durable_lsn = $3::pg_lsn, beyond = coalesce($4::bigint[], beyond)',
 };
 
 /** No run is so long; the distance of a row that no write is about can be anything, and must not fail the statement. */
@@ -149,7 +150,7 @@ export class ProgressStore {
         formatLsn(progress.slotCreatedLsn),
         progress.snapshot,
         progress.horizon ?? null,
-        flattenRuns(progress.beyond),
+        toArrayText(flattenRuns(progress.beyond)),
       ],
     );
   }
@@ -181,7 +182,8 @@ export class ProgressStore {
     shared = false,
   ): Promise<Written & { readonly logEnds: LogEnds }> {
     const parked = write.settled.filter((settled) => settled.parked && !settled.parkedInDatabase);
-    const { scattered, ...removal } = toRemoval(this.config.cleanup === 'none' ? [] : write.removable);
+    const { cleanup, outbox } = this.config;
+    const { scattered, ...removal } = toRemoval(cleanup === 'none' ? [] : write.removable, outbox.numbered);
     const kind = { parking: parked.length > 0, shared, scattered };
     const { rows } = await client.query<{
       noted: string;
@@ -197,11 +199,11 @@ export class ProgressStore {
         this.config.slotName,
         formatLsn(slotCreatedLsn),
         phase === 'complete' ? formatLsn(write.position) : write.position.toString(),
-        phase === 'complete' ? flattenRuns(write.beyond) : [],
+        phase !== 'complete' ? '{}' : write.beyond && toArrayText(flattenRuns(write.beyond)),
         ...[removal.firsts, removal.lasts, removal.offsets, removal.xids].map(toArrayText),
-        // Bounds of all runs: no more of the index is read than between them.
+        // Bounds of all runs: no more of the index is read than between them. Where nothing is removed: what is settled.
         removal.firsts[0] ?? 0,
-        removal.lasts.at(-1) ?? -1,
+        cleanup === 'none' ? greatestSeq(write) : (removal.lasts.at(-1) ?? -1),
         ...(parked.length > 0
           ? [JSON.stringify(parked.map((settled) => deadLetterOf(this.config, settled)))]
           : []),
@@ -209,14 +211,15 @@ export class ProgressStore {
     });
     const row = rows[0];
     if (row?.noted !== '1') throw progressLost();
-    // Without removal there is nothing to miss.
-    const removed = this.config.cleanup === 'none' ? Infinity : Number(row.removed);
+    // Without removal there is nothing to miss; and a row without a transaction id was polled, so that it was visible.
+    const removed = cleanup === 'none' || !outbox.numbered ? Infinity : Number(row.removed);
     return { removed, snapshot: parseSnapshot(row.snapshot), logEnds: parseLogEnds(row) };
   }
 
   private statement(phase: Phase, { parking, shared, scattered }: WriteKind): string {
     const position = POSITIONS[phase];
-    const { outbox } = this.config;
+    const { outbox, cleanup } = this.config;
+    const note = cleanup === 'none' ? ', settled_seq = greatest(settled_seq, $10::bigint)' : '';
     const deadLetters = qualified(outbox.schema, 'outbox_relay_dead_letters');
     const parked = `parked as (
       insert into ${deadLetters} (slot_name, event_id, seq, xid, destination, key, code, reason, attempts, "row")
@@ -225,7 +228,7 @@ export class ProgressStore {
              key text, code text, reason text, attempts int, "row" jsonb)
       on conflict do nothing),`;
     return `with noted as (
-      update ${this.progress} set ${position}, updated_at = clock_timestamp()
+      update ${this.progress} set ${position}${note}, updated_at = clock_timestamp()
        where slot_name = $1 and slot_created_lsn = $2::pg_lsn and handover = '${phase}' and lease_token = ${this.token}
       returning 1),
       ${parking ? parked : ''}
@@ -239,12 +242,11 @@ export class ProgressStore {
     if (cleanup === 'none')
       return `select 1 where false and ($5::bigint[], $6::bigint[], $7::int[], $8::xid8[], $9::bigint, $10::bigint) is null`;
     const table = qualified(outbox.schema, outbox.table);
-    const seq = `o.${quoteIdentifier(outbox.columns.seq)}`;
-    const xid = `o.${quoteIdentifier(outbox.columns.xid)}`;
+    const { seq, xid, among } = rowKey(outbox);
     // A search in the sorted runs, not a join: for many runs planners have chosen to compare every row with every run.
     const run = `width_bucket(${seq}, $5::bigint[])`;
     // What lies between scattered events may be a backlog of millions, or what an old snapshot keeps from being vacuumed.
-    const settled = `${scattered ? `${seq} = any($5::bigint[]) and ` : ''}${seq} between $9::bigint and $10::bigint and ${seq} <= ($6::bigint[])[${run}]
+    const settled = `${scattered ? `${among('$5::bigint[]')} and ` : ''}${seq} between $9::bigint and $10::bigint and ${seq} <= ($6::bigint[])[${run}]
          and ${xid} = ($8::xid8[])[($7::int[])[${run}] + least(${seq} - ($5::bigint[])[${run}], ${BEYOND_EVERY_RUN})::int]`;
     if (cleanup === 'delete') return `delete from ${table} o using noted where ${settled} returning 1`;
     const delivered = quoteIdentifier(outbox.columns.deliveredAt);
@@ -275,6 +277,10 @@ export class ProgressStore {
     );
     if (rowCount !== 1) throw progressLost();
   }
+}
+
+function greatestSeq({ settled }: Write): number {
+  return settled.reduce((greatest, { event }) => Math.max(greatest, event.seq), -1);
 }
 
 /** The driver would quote each of the numbers. */

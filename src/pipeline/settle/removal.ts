@@ -45,10 +45,10 @@ export function* inPortions<T extends Identity>(events: readonly T[], max: numbe
   }
 }
 
-/** Of events as `byNumber` gives them. Pure. */
-export function toRemoval(events: readonly Identity[]): Removal {
+/** Of events as `byNumber` gives them. `numbered`: neighbours in number stand beside each other in an index. Pure. */
+export function toRemoval(events: readonly Identity[], numbered = true): Removal {
   const width = (events.at(-1)?.seq ?? 0) - (events[0]?.seq ?? 0) + 1;
-  const scattered = width > LOOK_UP_ENTRIES * Math.max(1, events.length);
+  const scattered = !numbered || width > LOOK_UP_ENTRIES * Math.max(1, events.length);
   const firsts: number[] = [];
   const lasts: number[] = [];
   const offsets: number[] = [];

@@ -16,9 +16,15 @@ export interface Noted {
  */
 export function resume(carried: Carried, row: Noted): Noted & { readonly mustNote: boolean } {
   const ahead = carried.position > row.position;
+  const beyond = mergeRuns(carried.beyond, row.beyond);
+  const knowsMore = carried.position >= row.position && numbersIn(beyond) > numbersIn(row.beyond);
   return {
     position: ahead ? carried.position : row.position,
-    beyond: mergeRuns(carried.beyond, row.beyond),
-    mustNote: ahead || carried.unwritten.length > 0 || carried.unseen.length > 0,
+    beyond,
+    mustNote: ahead || knowsMore || carried.unwritten.length > 0 || carried.unseen.length > 0,
   };
+}
+
+function numbersIn(runs: readonly Run[]): number {
+  return runs.reduce((sum, { seqFrom, seqTo }) => sum + seqTo - seqFrom + 1, 0);
 }

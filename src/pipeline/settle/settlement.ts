@@ -3,6 +3,7 @@ import { SettledBeyond } from './beyond.ts';
 import { sees, type Snapshot } from '../../postgres/snapshot.ts';
 import { byNumber } from './removal.ts';
 import { containsEvent, mergeRuns, toRuns, type Identity, type Run } from './settled-runs.ts';
+import { portion } from './portion.ts';
 import { Watermark } from './watermark.ts';
 
 /** An event that left the relay's care: the broker has it, or it is to be parked. */
@@ -30,7 +31,8 @@ export interface Write {
   /** Of earlier writes that could not see their rows; among `removable`. */
   readonly retried: readonly Identity[];
   readonly position: bigint;
-  readonly beyond: readonly Run[];
+  /** Undefined: what the row says is good enough. */
+  readonly beyond: readonly Run[] | undefined;
 }
 
 /** What a process knows beyond the progress row; carried over a lost connection to the database. */
@@ -58,6 +60,10 @@ export interface Written {
   readonly snapshot: Snapshot;
 }
 
+/** A list of so many runs is written each time. */
+const SMALL_RUNS = 2_000;
+const EVENTS_PER_RUN = 10;
+
 /**
  * The books: what was received, what is settled, what is written, and so what may be acknowledged. Pure.
  *
@@ -76,6 +82,8 @@ export class Settlement {
   /** Transactions that the last write's position covers. */
   private noted = 0;
   private unseen: readonly Identity[] = [];
+  private sinceBeyond = 0;
+  private readonly smallRuns: number;
   private lastFindings: Findings = { events: 0, vanished: 0 };
 
   /**
@@ -88,12 +96,15 @@ export class Settlement {
     readonly beforeUntil: bigint;
     /** Delivered by an earlier session, and their rows were not visible to its writes. */
     readonly unseen?: readonly Identity[];
+    /** What is known beyond the position is written each time up to so many runs. */
+    readonly smallRuns?: number;
   }) {
     this.watermark = new Watermark(start.position);
     this.writtenPosition = start.position;
     this.before = start.before;
     this.beforeUntil = start.beforeUntil;
     this.unseen = start.unseen ?? [];
+    this.smallRuns = start.smallRuns ?? SMALL_RUNS;
   }
 
   begin(transactions: readonly Transaction[], heardLsn: bigint): void {
@@ -164,7 +175,13 @@ export class Settlement {
     return this.writtenPosition >= lsn || (this.unwritten === 0 && this.settledUpTo >= lsn);
   }
 
-  nextWrite(maxEvents: number): Write {
+  /** The row does not say yet all that is known beyond its position: whoever comes next would deliver it again. */
+  get owesBeyond(): boolean {
+    return this.sinceBeyond > 0;
+  }
+
+  /** `whole`: whatever it costs, the row says afterwards all that is known. */
+  nextWrite(maxEvents: number, whole = false): Write {
     if (this.inFlight) throw new RangeError('the last write has no end yet');
     const { settled, events } = this.take(maxEvents);
     const runs = toRuns(events);
@@ -173,7 +190,7 @@ export class Settlement {
     this.noted = this.watermark.completed;
     this.beyond.add(runs, this.watermark.received);
     this.beyond.forget(this.watermark.completed);
-    const beyond = this.knownBeyond(position);
+    const beyond = this.beyondIfDue(position, whole ? Infinity : events.length);
     const { removable, retried } = this.withUnseen(events, maxEvents);
     this.inFlight = { settled, removable, retried, position, beyond };
     return this.inFlight;
@@ -193,8 +210,9 @@ export class Settlement {
 
   /** Of each number one: a second one, after the sequence was set back, waits for the next write. */
   private take(maxEvents: number): { settled: readonly Settled[]; events: readonly OutboxEvent[] } {
-    const front = this.pending.length <= maxEvents ? this.pending : this.pending.slice(0, maxEvents);
-    this.pending = this.pending.length <= maxEvents ? [] : this.pending.slice(maxEvents);
+    const count = portion(this.pending, maxEvents);
+    const front = count === this.pending.length ? this.pending : this.pending.slice(0, count);
+    this.pending = count === this.pending.length ? [] : this.pending.slice(count);
     const { once: events, again } = byNumber(front.map(({ event }) => event));
     if (again.length === 0) return { settled: front, events };
     const later = new Set(again);
@@ -235,6 +253,18 @@ export class Settlement {
     this.pending = [];
     const unseen = [...written.flatMap(({ retried }) => retried), ...this.unseen];
     return { position, beyond: this.knownBeyond(position), unwritten, unseen };
+  }
+
+  /**
+   * A long list costs more than the events of a write: it is written anew after a tenth as many events as it has runs. What
+   * the row does not say yet is delivered again after a crash, and what it says too much never comes again.
+   */
+  private beyondIfDue(position: bigint, events: number): Run[] | undefined {
+    this.sinceBeyond += events;
+    const before = position >= this.beforeUntil ? 0 : this.before.length;
+    if (this.sinceBeyond * EVENTS_PER_RUN < this.beyond.size + before - this.smallRuns) return undefined;
+    this.sinceBeyond = 0;
+    return this.knownBeyond(position);
   }
 
   private knownBeyond(position: bigint): Run[] {

@@ -77,6 +77,7 @@ export class Settler {
         signal.throwIfAborted();
         if (settlement.unwritten > 0 || settlement.hasUnnoted || this.idleWriteDue())
           await this.writeAndRest();
+        else if (this.draining && settlement.owesBeyond) await this.writeOnce();
         else if (this.flush.isWaiting) await this.lookForFlush();
         else if (settlement.unseenCount > 0) await this.retryUnseen();
         else if (this.draining) return;
@@ -96,7 +97,10 @@ export class Settler {
 
   private async writeOnce(): Promise<number> {
     const { client, store, settlement, phase, slotCreatedLsn } = this.options;
-    const write = settlement.nextWrite(MAX_EVENTS_PER_WRITE);
+    const write = settlement.nextWrite(
+      MAX_EVENTS_PER_WRITE,
+      this.draining && settlement.unwritten <= MAX_EVENTS_PER_WRITE,
+    );
     faultPoint('after-publish-before-settle');
     const shared = phase === 'complete' && !this.draining && this.flush.next();
     const { logEnds, ...written } = await store.write(client, write, phase, slotCreatedLsn, shared);
@@ -142,7 +146,7 @@ export class Settler {
   private async retryUnseen(): Promise<void> {
     const { settlement } = this.options;
     const before = settlement.unseenCount;
-    await sleep(this.unseenRetryMs);
+    await this.waitForWork(this.unseenRetryMs);
     this.unseenRetryMs = Math.min(this.unseenRetryMs * 2, MAX_UNSEEN_RETRY_MS);
     await this.writeOnce();
     if (settlement.unseenCount < before) this.unseenRetryMs = UNSEEN_RETRY_MS;
@@ -155,10 +159,13 @@ export class Settler {
     return settlement.settledUpTo - settlement.written >= leastBytes;
   }
 
-  private async waitForWork(): Promise<void> {
+  /** `mostMs`: not longer than so much. */
+  private async waitForWork(mostMs?: number): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.wake = resolve;
+    const timer = mostMs === undefined ? undefined : setTimeout(resolve, mostMs);
     await promise;
+    clearTimeout(timer);
     this.wake = undefined;
   }
 

@@ -88,6 +88,7 @@ describe('layers', () => {
       outbox: {
         schema: 'public',
         table: 'outbox',
+        numbered: true,
         columns: {
           id: 'id',
           aggregateType: 'aggregatetype',
@@ -317,6 +318,12 @@ describe('warnings', () => {
         'NOTIFY_CHANEL: no such variable; the nearest is NOTIFY_CHANNEL',
       ],
     );
+  });
+
+  it("a variable of libpq's that has no effect here is named", () => {
+    const [warning, ...others] = warnings({ PGPASSFILE: '/secret', PGSERVICE: '', PGUSER: 'relay' });
+    assert.match(warning ?? '', /^PGPASSFILE: not used here; .*DATABASE_PASSWORD_FILE/);
+    assert.deepEqual(others, []);
   });
 
   it('what Kubernetes sets for a Service is ignored', () => {

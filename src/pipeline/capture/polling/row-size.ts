@@ -27,6 +27,14 @@ export function sizeExpression(shape: TableShape): string {
   return ['0::bigint', ...sizes].join(' + ');
 }
 
+/** Bytes of the same values as they are stored, compressed perhaps: known without reading them. */
+export function storedExpression(shape: TableShape): string {
+  const sizes = shape.columns
+    .filter((name) => !shape.fixed.has(name))
+    .map((name) => `coalesce(pg_column_size(${quoteIdentifier(name)}), 0)`);
+  return ['0::bigint', ...sizes].join(' + ');
+}
+
 /** Select list for a row that stays in the database: nothing in it is large, and nothing can fail. */
 export function keptValues(shape: TableShape): readonly string[] {
   return shape.columns.flatMap((name) => {
@@ -42,6 +50,10 @@ export function isTooLargeToPrint(error: unknown): boolean {
   return error instanceof DatabaseError && /^(?:54000|53200|XX000)$/.test(error.code ?? '');
 }
 
+export function isOutOfMemory(error: unknown): boolean {
+  return error instanceof DatabaseError && error.code === '53200';
+}
+
 /**
  * Measures rows together and, where that fails, in halves, until the row that the server can't print is found: it is
  * told as too large, and keeps no other from being read.
@@ -49,14 +61,14 @@ export function isTooLargeToPrint(error: unknown): boolean {
 export async function measureEach<Row>(
   seqs: readonly number[],
   measure: (seqs: readonly number[]) => Promise<Row[]>,
-  unprintable: (seq: number) => Row,
+  unprintable: (seq: number, error: unknown) => Promise<Row>,
 ): Promise<Row[]> {
   try {
     return await measure(seqs);
   } catch (error) {
     const [only] = seqs;
     if (only === undefined || !isTooLargeToPrint(error)) throw error;
-    if (seqs.length === 1) return [unprintable(only)];
+    if (seqs.length === 1) return [await unprintable(only, error)];
     const middle = seqs.length >> 1;
     return [
       ...(await measureEach(seqs.slice(0, middle), measure, unprintable)),

@@ -27,15 +27,20 @@ export class TablePass implements Source {
     const { config, client, rows, afterSeq } = this.options;
     const reader = new TableReader(config, client);
     let after = afterSeq;
-    while (!signal.aborted) {
-      const page = await reader.nextPage(rows, after);
-      for await (const batch of reader.fetch(page, signal)) {
-        faultPoint('during-table-pass');
-        yield batch;
+    for (let last = false; !last && !signal.aborted;) {
+      // Found out before its rows are read: what is removed meanwhile must not move it beyond rows that are still to come.
+      const end = 'seqs' in rows ? undefined : await reader.endOfRange(after);
+      for (;;) {
+        const page = await reader.nextPage(rows, { after, upTo: end });
+        if (page.length === 0 || signal.aborted) break;
+        for await (const batch of reader.fetch(page, signal)) {
+          faultPoint('during-table-pass');
+          yield batch;
+        }
+        after = page.at(-1)?.seq ?? after;
       }
-      const last = page.at(-1);
-      if (!last) return;
-      after = last.seq;
+      last = end === undefined;
+      after = end ?? after;
     }
   }
 

@@ -37,6 +37,8 @@ export class TablePoll implements Source {
   private written: number[] = [];
   private backlogGone = false;
   private completeLookMs = Number.NEGATIVE_INFINITY;
+  /** The same look by the server's clock. */
+  private completeLookAtMs = Number.NEGATIVE_INFINITY;
   private ended = false;
   private readonly bound = new LowerBound();
   private wokenSinceLook = false;
@@ -76,15 +78,15 @@ export class TablePoll implements Source {
   async *batches(signal: AbortSignal): AsyncGenerator<Batch> {
     const { config, client } = this.options;
     const reader = new TableReader(config, client);
-    const numbering = await readNumbering(client, config.outbox);
+    const numbering = config.outbox.numbered ? await readNumbering(client, config.outbox) : undefined;
     let idleMs = MIN_IDLE_MS;
     while (!signal.aborted && !this.ended) {
       this.forgetRemoved();
       this.wokenSinceLook = false;
       const beganMs = performance.now();
-      const fresh = await this.look(reader, numbering);
+      const { fresh, atMs } = await this.look(reader, numbering);
       const lookMs = performance.now() - beganMs;
-      for await (const batch of reader.fetch(await reader.sizes(fresh), signal)) {
+      for await (const batch of reader.rows(fresh, signal, this.completeLookAtMs)) {
         if (!(await this.untilKept(signal))) return;
         // Only what was really read: the application may have deleted the others meanwhile.
         for (const { seq } of batch.events) this.taken.add(seq);
@@ -93,7 +95,10 @@ export class TablePoll implements Source {
       }
       if (fresh.length > 0) this.bound.advance((fresh.at(-1) ?? 0) + 1);
       const more = fresh.length === PAGE_ROWS;
-      if (!more) this.completeLookMs = beganMs;
+      if (!more) {
+        this.completeLookMs = beganMs;
+        this.completeLookAtMs = atMs;
+      }
       this.backlogGone = !more && this.taken.size - this.written.length < MAX_ROWS_CAUGHT_UP;
       idleMs = fresh.length > 0 ? MIN_IDLE_MS : Math.min(idleMs * 2, MAX_IDLE_MS);
       // However many notifications come, a look is not made sooner than this.
@@ -108,7 +113,10 @@ export class TablePoll implements Source {
   }
 
   /** The next rows that are not in hand, a page at most. */
-  private async look(reader: TableReader, numbering: Numbering | undefined): Promise<readonly number[]> {
+  private async look(
+    reader: TableReader,
+    numbering: Numbering | undefined,
+  ): Promise<{ fresh: readonly number[]; atMs: number }> {
     const { bound, taken } = this;
     if (numbering && bound.wantsHolders(performance.now()))
       bound.heldBy(await readDrawers(this.options.client, numbering), performance.now());
@@ -117,7 +125,7 @@ export class TablePoll implements Source {
     const { seqs, ...answer } = await reader.undelivered({ limit: inHand + PAGE_ROWS, from, numbering });
     const fresh = seqs.filter((seq) => !taken.has(seq)).slice(0, PAGE_ROWS);
     bound.looked({ ...answer, from, lowest: fresh[0], endedMs: performance.now() });
-    return fresh;
+    return { fresh, atMs: answer.atMs };
   }
 
   private async restUntilWoken(ms: number, signal: AbortSignal): Promise<void> {

@@ -2,10 +2,14 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import * as fc from 'fast-check';
 import type { OutboxEvent } from '../../../../src/pipeline/capture/event.ts';
-import { SettledBeyond } from '../../../../src/pipeline/settle/beyond.ts';
-import { containsEvent, toRuns } from '../../../../src/pipeline/settle/settled-runs.ts';
+import { MAX_RUNS, SettledBeyond } from '../../../../src/pipeline/settle/beyond.ts';
+import { containsEvent, toRuns, type Run } from '../../../../src/pipeline/settle/settled-runs.ts';
 import { Watermark } from '../../../../src/pipeline/settle/watermark.ts';
 import { eventOf, transactionOf } from '../builders.ts';
+
+function withGaps(from: number, count = 5_000): Run[] {
+  return toRuns(Array.from({ length: count }, (_, i) => ({ seq: (from + i) * 2, xid: 7 })));
+}
 
 describe('SettledBeyond', () => {
   it('P4 nothing settled beyond the position is forgotten, whatever the order of settling', () => {
@@ -49,6 +53,27 @@ describe('SettledBeyond', () => {
       ),
     );
   });
+
+  it('P7 is bounded in a transaction of any size whose numbers have gaps: the oldest is forgotten', () => {
+    const beyond = new SettledBeyond();
+    for (let from = 0; from < 2 * MAX_RUNS; from += 5_000) {
+      beyond.add(withGaps(from), 1);
+      assert.ok(beyond.size <= MAX_RUNS, String(beyond.size));
+    }
+    assert.ok(containsEvent(beyond.runs(), { seq: (2 * MAX_RUNS - 1) * 2, xid: 7 }), 'the newest is kept');
+  });
+
+  for (const perWrite of [50, 500, 5_000]) {
+    it(`P4 when the bound is reached little of it goes at a time: ${perWrite} runs a write`, () => {
+      const beyond = new SettledBeyond();
+      let least = Infinity;
+      for (let from = 0; from < 3 * MAX_RUNS; from += perWrite) {
+        beyond.add(withGaps(from, perWrite), 1);
+        if (from > MAX_RUNS) least = Math.min(least, beyond.size);
+      }
+      assert.ok(least > MAX_RUNS / 2, String(least));
+    });
+  }
 
   it('P7 is empty once everything received is completed', () => {
     const beyond = new SettledBeyond();

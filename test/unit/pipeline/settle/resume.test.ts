@@ -25,6 +25,12 @@ describe('resume', () => {
     assert.equal(resume({ ...nothing, unseen: [{ seq: 7, xid: 1 }] }, row).mustNote, true);
   });
 
+  it('P4 what the row does not say yet of events beyond the position is noted', () => {
+    const row = { position: 100n, beyond: toRuns([{ seq: 9, xid: 2 }]) };
+    assert.equal(resume({ ...nothing, beyond: runs }, row).mustNote, true);
+    assert.equal(resume({ ...nothing, beyond: row.beyond }, row).mustNote, false);
+  });
+
   it('P4 what another relay settled meanwhile is not taken back', () => {
     const other = toRuns([{ seq: 9, xid: 2 }]);
     const joined = resume({ ...nothing, beyond: runs }, { position: 200n, beyond: other });

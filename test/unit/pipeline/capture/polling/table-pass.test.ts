@@ -32,6 +32,8 @@ class FakeTable {
   private answer(text: string, values: unknown[]): Record<string, string>[] {
     if (text.includes('pg_attribute')) return SHAPE;
     if (text.includes(' as bytes')) return this.page(values[0] as number, values[1] as number);
+    // The end of a range: there is none beyond the last row.
+    if (text.includes(' offset ')) return [];
     const seqs = values[0] as number[];
     const withPayload = !text.includes('case when');
     this.fetches.push({ seqs, withPayload });
