@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, describe, test } from 'node:test';
+import { rowKey } from '../../src/postgres/row-key.ts';
+import { freshDatabase, withClient, type FreshDatabase } from '../support/database.ts';
+import { DEFAULT_OUTBOX } from '../support/default-outbox.ts';
+
+const KEY = rowKey({ ...DEFAULT_OUTBOX, numbered: false });
+
+interface Found {
+  readonly seq: string;
+  readonly xid: string;
+  readonly n: number;
+}
+
+describe('rows without numbers are told by their place', () => {
+  let database: FreshDatabase;
+
+  beforeEach(async () => {
+    database = await freshDatabase();
+    await sql('create table outbox (n int)');
+  });
+
+  afterEach(async () => await database.drop());
+
+  async function sql(text: string, values: unknown[] = []): Promise<Found[]> {
+    return await withClient(database.url, async (client) => (await client.query<Found>(text, values)).rows);
+  }
+
+  const identities = async (): Promise<Found[]> =>
+    await sql(`select ${KEY.seq} as seq, ${KEY.xid}::text as xid, n from outbox o order by ${KEY.order}`);
+
+  const removeAll = async (found: readonly Found[]): Promise<number[]> => {
+    const removed: number[] = [];
+    for (const { seq, xid } of found) {
+      const rows = await sql(
+        `delete from outbox o where ${KEY.among('array[$1::bigint]')} and ${KEY.xid} = $2::text::xid8 returning n`,
+        [seq, xid],
+      );
+      removed.push(...rows.map(({ n }) => n));
+    }
+    return removed;
+  };
+
+  test('P1 each is found again by it, and the numbers are whole below 2^53', async () => {
+    await sql('insert into outbox select n from generate_series(1, 5) n');
+    const found = await identities();
+    assert.ok(
+      found.every(({ seq, xid }) => Number.isSafeInteger(Number(seq)) && Number.isSafeInteger(Number(xid))),
+    );
+    assert.deepEqual(
+      found.map(({ n }) => n),
+      [1, 2, 3, 4, 5],
+    );
+    assert.deepEqual(await removeAll(found.slice(1, 3)), [2, 3]);
+  });
+
+  test('P1 not another row that came to stand there: after VACUUM FULL, of the same transaction', async () => {
+    await sql('insert into outbox select n from generate_series(1, 5) n');
+    const before = await identities();
+    await sql('delete from outbox where n <= 2');
+    await sql('vacuum full outbox');
+    assert.equal((await identities())[0]?.seq, before[0]?.seq, 'the third stands where the first stood');
+    assert.deepEqual(await removeAll(before), []);
+  });
+
+  test('P1 nor one of a later transaction, once the place is used again', async () => {
+    await sql('insert into outbox values (1)');
+    const before = await identities();
+    await sql('delete from outbox');
+    await sql('vacuum (truncate off) outbox');
+    await sql('insert into outbox values (2)');
+    assert.equal((await identities())[0]?.seq, before[0]?.seq);
+    assert.deepEqual(await removeAll(before), []);
+  });
+});
