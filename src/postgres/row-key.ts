@@ -45,12 +45,13 @@ const TRANSACTIONS = 4_294_967_296;
  * row may come to stand there, once the first is gone, is told by the transaction that wrote it, and by the file, which
  * changes when the table is rewritten (VACUUM FULL). An update of the row makes it another one: a duplicate, never a loss.
  * In the order of transaction ids, which transactions get at their first write: that of commit where writers of one key
- * exclude each other before they write anything.
+ * exclude each other before they write anything. Inside a transaction in that of its statements: a page that has room again
+ * takes later rows before earlier ones.
  */
 const OF_PLACE: RowKey = {
   seq: `((o.ctid::text::point)[0]::bigint * ${PAGE} + (o.ctid::text::point)[1]::bigint)`,
   xid: `((pg_relation_filenode(o.tableoid)::bigint % ${FILES}) * ${TRANSACTIONS} + o.xmin::text::bigint)::text::xid8`,
-  order: 'age(o.xmin) desc, o.ctid',
+  order: 'age(o.xmin) desc, o.cmin::text::bigint, o.ctid',
   among: (numbers) =>
     `o.ctid = any(array(select format('(%s,%s)', n / ${PAGE}, n % ${PAGE})::tid from unnest(${numbers}) n))`,
 };

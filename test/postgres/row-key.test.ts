@@ -54,6 +54,28 @@ describe('rows without numbers are told by their place', () => {
     assert.deepEqual(await removeAll(found.slice(1, 3)), [2, 3]);
   });
 
+  test('P3 a row that finds room on an earlier page comes after those of its transaction before it', async () => {
+    await sql(
+      `alter table outbox add column fill text; insert into outbox select n, repeat('x', 1000) from generate_series(1, 100) n`,
+    );
+    await sql('delete from outbox where n <= 50');
+    await sql('vacuum outbox');
+    const statements = Array.from(
+      { length: 30 },
+      (_, i) => `insert into outbox values (${1_000 + i}, repeat('y', 1000))`,
+    );
+    await sql(`begin; ${statements.join('; ')}; commit`);
+    const later = (await identities()).filter(({ n }) => n >= 1_000);
+    assert.deepEqual(
+      later.map(({ n }) => n),
+      Array.from({ length: 30 }, (_, i) => 1_000 + i),
+    );
+    assert.ok(
+      later.some(({ seq }, i) => i > 0 && Number(seq) < Number(later[i - 1]?.seq)),
+      'by place they are not',
+    );
+  });
+
   test('P1 not another row that came to stand there: after VACUUM FULL, of the same transaction', async () => {
     await sql('insert into outbox select n from generate_series(1, 5) n');
     const before = await identities();

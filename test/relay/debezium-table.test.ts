@@ -10,7 +10,7 @@ const TABLE = `create table outbox (
   id uuid not null primary key, aggregatetype varchar(255) not null, aggregateid varchar(255) not null,
   type varchar(255) not null, payload jsonb)`;
 const INSERT = `insert into outbox (id, aggregatetype, aggregateid, type, payload)
-  select gen_random_uuid(), 'order', $1, 'Placed', jsonb_build_object('n', n) from generate_series(1, $2::int) n returning id::text`;
+  values (gen_random_uuid(), 'order', $1, 'Placed', jsonb_build_object('n', $2::int)) returning id::text`;
 const KEYS = 5;
 
 /** The table as Debezium documents it, and what was committed to it, for each key in its order. */
@@ -45,11 +45,15 @@ class DebeziumTable {
         const turn = this.turns++;
         const key = `key-${turn % KEYS}`;
         await client.query('begin');
-        const { rows } = await client.query<{ id: string }>(INSERT, [key, 1 + (turn % 3)]);
+        const written: string[] = [];
+        for (let n = 0; n <= turn % 3; n++) {
+          const { rows } = await client.query<{ id: string }>(INSERT, [key, n]);
+          written.push(...rows.map(({ id }) => id));
+        }
         const kept = turn % 4 !== 3;
         await client.query(kept ? 'commit' : 'rollback');
         const ids = this.committed.get(key) ?? [];
-        if (kept) this.committed.set(key, ids.concat(rows.map(({ id }) => id)));
+        if (kept) this.committed.set(key, ids.concat(written));
       }
     });
   }
