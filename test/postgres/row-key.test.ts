@@ -13,6 +13,11 @@ interface Found {
   readonly n: number;
 }
 
+/** Of various sizes: not every page has room for each. */
+function insert(n: number): string {
+  return `insert into outbox values (${n}, repeat('x', ${400 + (n % 7) * 300}))`;
+}
+
 describe('rows without numbers are told by their place', () => {
   let database: FreshDatabase;
 
@@ -57,12 +62,10 @@ describe('rows without numbers are told by their place', () => {
 
   test('P3 a row that finds room on an earlier page comes after those of its transaction before it', async () => {
     await sql('alter table outbox add column fill text');
-    const insert = (n: number): string =>
-      `insert into outbox values (${n}, repeat('x', ${400 + (n % 7) * 300}))`;
     // Where there is room is the server's choice: not every transaction is spread so.
     await until(
       async () => {
-        await sql(`${Array.from({ length: 100 }, (_, n) => insert(n)).join('; ')}`);
+        await sql(Array.from({ length: 100 }, (_, n) => insert(n)).join('; '));
         await sql('delete from outbox where n % 10 < 5');
         await sql('vacuum outbox');
         await sql('delete from outbox where n >= 1000');
