@@ -9,7 +9,15 @@ import type { BrokerRound } from './brokers.ts';
 import { check, complaints, type Findings } from './checker.ts';
 import { clockStepMs, FAULTS, type Stage } from './faults.ts';
 import { MAIN, Replica } from './fleet.ts';
-import { createJournal, createOutbox, readParked, readTruth, readWaiting } from './journal.ts';
+import {
+  confirms,
+  createJournal,
+  createOutbox,
+  readEndOfLog,
+  readParked,
+  readTruth,
+  readWaiting,
+} from './journal.ts';
 import { isFailover, KINDS, type PlannedFault, type Schedule } from './schedule.ts';
 import { paired, shared, type RoundServer } from './server.ts';
 import { Watch } from './watch.ts';
@@ -193,13 +201,21 @@ class Round {
 
   /** Returns what still waits when the time is over. */
   private async drained(): Promise<string[]> {
-    const { database, options } = this.parts;
+    const { database, options, schedule } = this.parts;
     const timeoutMs = options.drainTimeoutMs ?? DRAIN_TIMEOUT_MS;
     let waiting: string[] = [];
     const empty = async (): Promise<boolean> => {
       waiting = await withClient(database.url, readWaiting);
       return waiting.length === 0;
     };
+    if (schedule.env['CLEANUP'] === 'none') {
+      const end = await withClient(database.url, readEndOfLog);
+      const what = 'the slot to confirm the end of the log';
+      const done = async (): Promise<boolean> =>
+        await withClient(database.url, async (client) => await confirms(client, database.name, end));
+      const confirmed = await until(done, { what, timeoutMs }).catch(() => false);
+      return confirmed ? [] : ['the slot did not confirm the end of the log'];
+    }
     await until(empty, { what: 'everything to be delivered', timeoutMs }).catch(() => undefined);
     return waiting;
   }

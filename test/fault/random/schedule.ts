@@ -147,8 +147,14 @@ export function makeSchedule(seed: number, broker: Broker, limits: ScheduleLimit
   const pods = dice.chance(0.5);
   const coldStart = dice.chance(0.2);
   const faults = makeFaults(dice, { broker, relays, lifeMs, kinds: limits.kinds ?? FAULT_KINDS });
-  // Or the new primary would lack what is delivered.
-  const env = faults.some(isFailover) ? { ...drawnEnv, SLOT_FAILOVER: 'true' } : drawnEnv;
+  // Last, so that the draws before it stay what they were.
+  const keepsRows = dice.chance(0.15) && drawnEnv['SOURCE'] !== 'polling' && !faults.some(losesSlot);
+  const env = {
+    ...drawnEnv,
+    // Or the new primary would lack what is delivered.
+    ...(faults.some(isFailover) && { SLOT_FAILOVER: 'true' }),
+    ...(keepsRows && { CLEANUP: 'none' }),
+  };
   return { seed, broker, relays, pods, coldStart, lifeMs, env, load, faults };
 }
 
@@ -211,6 +217,11 @@ function makeFaults(dice: Dice, plan: FaultPlan): PlannedFault[] {
     drawn.push(fault);
   }
   return withoutCollisions(beforeAStandby(drawn), plan);
+}
+
+/** With CLEANUP=none what was delivered in the last seconds before it is delivered again, however much that is. */
+function losesSlot({ kind }: Pick<PlannedFault, 'kind'>): boolean {
+  return kind === 'slot-dropped' || kind === 'slot-invalidated' || kind === 'database-failover';
 }
 
 export function isFailover({ kind }: Pick<PlannedFault, 'kind'>): boolean {

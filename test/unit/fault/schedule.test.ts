@@ -31,6 +31,15 @@ test('every kind of fault is drawn, for its broker alone', () => {
   }
 });
 
+test('rows are kept in some rounds, and only where a slot alone can tell what is delivered', () => {
+  const kept = ALL.filter(({ env }) => env['CLEANUP'] === 'none');
+  assert.ok(kept.length > ALL.length / 30, String(kept.length));
+  for (const { env, faults } of kept) {
+    assert.notEqual(env['SOURCE'], 'polling');
+    assert.ok(!faults.some(({ kind }) => /^slot-|failover/.test(kind)));
+  }
+});
+
 test('every round has a fault, and every fault begins while the writers write', () => {
   for (const { faults, lifeMs } of ALL) {
     assert.ok(faults.length > 0 && faults.length <= 5);
