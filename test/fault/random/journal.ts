@@ -90,17 +90,3 @@ export async function readWaiting(client: Client): Promise<string[]> {
   );
   return rows.map(({ id }) => id);
 }
-
-export async function readEndOfLog(client: Client): Promise<string> {
-  const { rows } = await client.query<{ lsn: string }>('select pg_current_wal_insert_lsn()::text as lsn');
-  return rows[0]?.lsn ?? '';
-}
-
-/** Where delivered rows stay as they are, the slot alone tells that all of them are: it has confirmed what was written. */
-export async function confirms(client: Client, slot: string, end: string): Promise<boolean> {
-  const { rows } = await client.query(
-    'select from pg_replication_slots where slot_name = $1 and confirmed_flush_lsn >= $2::pg_lsn',
-    [slot, end],
-  );
-  return rows.length > 0;
-}

@@ -4,6 +4,7 @@ import type { Sample } from './checker.ts';
 import type { Replica } from './fleet.ts';
 
 const EVERY_MS = 250;
+const LOOKS_A_SECOND = 4;
 const STATEMENT_TIMEOUT_MS = 2_000;
 
 const LOOK = `select (select id from outbox where delivered_at is null order by seq limit 1) as oldest,
@@ -25,6 +26,13 @@ export class Watch {
     this.slotName = slotName;
     this.replicas = replicas;
     this.running = this.run();
+  }
+
+  /** In the last look and the one a second before, at every relay that answers, and one does. */
+  get isWithoutLag(): boolean {
+    const last = this.samples.slice(-LOOKS_A_SECOND).flatMap(({ relays }) => relays);
+    const lags = last.flatMap(({ lagSeconds }) => (lagSeconds === undefined ? [] : [lagSeconds]));
+    return lags.length >= LOOKS_A_SECOND && lags.every((lag) => lag === 0);
   }
 
   async stop(): Promise<void> {
