@@ -107,7 +107,7 @@ class Polling {
 
   private written({ settled }: Write): void {
     this.writtenMs = performance.now();
-    this.source.removed(settled.map(({ event }) => event.seq));
+    this.source.removed(settled.map(({ event }) => event));
     if (!this.remembered) return;
     for (const { event } of settled) this.remembered.push({ seq: event.seq, xid: event.xid });
     if (this.remembered.length > MAX_REMEMBERED) this.giveUpSlot.abort(new Error('it takes too long'));

@@ -1,11 +1,16 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
-import type { Client } from 'pg';
 import { TablePass } from '../../src/pipeline/capture/polling/table-pass.ts';
 import { loadConfig } from '../../src/config/load.ts';
 import { CaptureScene } from '../support/capture.ts';
 import { withClient } from '../support/database.ts';
-import { recording, PLAN_SETTINGS, TablePoller, type Statement } from '../support/table-poller.ts';
+import {
+  afterEachQuery,
+  recording,
+  PLAN_SETTINGS,
+  TablePoller,
+  type Statement,
+} from '../support/table-poller.ts';
 
 /** More than is looked through in one statement, several times. */
 const HISTORY = 180_000;
@@ -13,20 +18,6 @@ const FRESH = 7;
 
 const sizesOf = (statements: readonly Statement[]): Statement[] =>
   statements.filter(({ text }) => text.includes('relay_before'));
-
-/** The scene's connection, with something that happens after each statement of its user. */
-function afterEachQuery(scene: CaptureScene, then: (text: string) => Promise<void>): Client {
-  const { client } = scene;
-  const run = client.query.bind(client) as (text: unknown, values?: unknown[]) => Promise<unknown>;
-  const query = async (text: string, values: unknown[] = []): Promise<unknown> => {
-    const result = await run(text, values);
-    await then(text);
-    return result;
-  };
-  const get = (target: Client, name: string | symbol): unknown =>
-    name === 'query' ? query : Reflect.get(target, name);
-  return new Proxy(client, { get });
-}
 
 describe('the pass over the table', () => {
   let scene: CaptureScene;
@@ -95,7 +86,7 @@ describe('the pass over the table', () => {
       const pages: string[] = [];
       const pass = new TablePass({
         config: loadConfig({ ...scene.env, CLEANUP: 'none' }),
-        client: afterEachQuery(scene, async (text) => {
+        client: afterEachQuery(scene.client, async (text) => {
           // As a retention job does, or the drop of a partition, between any two statements of the pass.
           if (text.includes('relay_before') && pages.push(text) === 1)
             await scene.sql('delete from outbox where seq <= 60000');

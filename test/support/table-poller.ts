@@ -12,6 +12,19 @@ export interface Statement {
 /** The settings of the relay's own connection that matter to plans. */
 export const PLAN_SETTINGS = 'set enable_seqscan = off; set enable_bitmapscan = off';
 
+/** The same connection, with something that happens after each statement of its user. */
+export function afterEachQuery(client: Client, then: (text: string) => Promise<void>): Client {
+  const run = client.query.bind(client) as (text: unknown, values?: unknown[]) => Promise<unknown>;
+  const query = async (text: string, values: unknown[] = []): Promise<unknown> => {
+    const result = await run(text, values);
+    await then(text);
+    return result;
+  };
+  const get = (target: Client, name: string | symbol): unknown =>
+    name === 'query' ? query : Reflect.get(target, name);
+  return new Proxy(client, { get });
+}
+
 /** The same connection, and all that is asked on it. */
 export function recording(client: Client): { client: Client; statements: Statement[] } {
   const statements: Statement[] = [];
@@ -94,7 +107,7 @@ export class TablePoller {
       this.delivered.push(...seqs);
       this.committedAtMs.push(...events.map(({ transaction }) => transaction.committedAtMs));
       await client.query(`${done} where seq = any($1)`, [seqs]);
-      source.removed(seqs);
+      source.removed(events);
     }
   }
 }

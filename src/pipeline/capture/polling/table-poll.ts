@@ -6,7 +6,8 @@ import type { Batch, Source } from '../source.ts';
 import { standbysHave } from '../streaming/failover-slot.ts';
 import { LowerBound } from './lower-bound.ts';
 import { readDrawers, readNumbering, type Numbering } from './numbering.ts';
-import { PAGE_ROWS, TableReader } from './table-reader.ts';
+import type { Identity } from '../../settle/settled-runs.ts';
+import { PAGE_ROWS, TableReader, type SeenRow } from './table-reader.ts';
 import { pause } from '../../../lifecycle/wait.ts';
 
 export interface TablePollOptions {
@@ -33,8 +34,8 @@ const STANDBY_LOOK_MS = 10;
 export class TablePoll implements Source {
   private readonly options: TablePollOptions;
   /** Handed on and still in the table, as far as the next look can tell. */
-  private readonly taken = new Set<number>();
-  private written: number[] = [];
+  private readonly taken = new Map<number, SeenRow['xid']>();
+  private written: Identity[] = [];
   private backlogGone = false;
   private completeLookMs = Number.NEGATIVE_INFINITY;
   /** The same look by the server's clock. */
@@ -65,8 +66,8 @@ export class TablePoll implements Source {
   }
 
   /** Their rows are removed or marked. */
-  removed(seqs: readonly number[]): void {
-    for (const seq of seqs) this.written.push(seq);
+  removed(events: readonly Identity[]): void {
+    for (const event of events) this.written.push(event);
   }
 
   /** Something was written: the next look need not wait for its time. */
@@ -89,11 +90,12 @@ export class TablePoll implements Source {
       for await (const batch of reader.rows(fresh, signal, this.completeLookAtMs)) {
         if (!(await this.untilKept(signal))) return;
         // Only what was really read: the application may have deleted the others meanwhile.
-        for (const { seq } of batch.events) this.taken.add(seq);
+        for (const { seq, xid } of batch.events)
+          this.taken.set(seq, config.outbox.numbered ? undefined : xid);
         faultPoint('during-poll');
         yield batch;
       }
-      if (fresh.length > 0) this.bound.advance((fresh.at(-1) ?? 0) + 1);
+      if (fresh.length > 0) this.bound.advance((fresh.at(-1)?.seq ?? 0) + 1);
       const more = fresh.length === PAGE_ROWS;
       if (!more) {
         this.completeLookMs = beganMs;
@@ -116,15 +118,17 @@ export class TablePoll implements Source {
   private async look(
     reader: TableReader,
     numbering: Numbering | undefined,
-  ): Promise<{ fresh: readonly number[]; atMs: number }> {
+  ): Promise<{ fresh: readonly SeenRow[]; atMs: number }> {
     const { bound, taken } = this;
     if (numbering && bound.wantsHolders(performance.now()))
       bound.heldBy(await readDrawers(this.options.client, numbering), performance.now());
     const from = bound.next(performance.now());
     const inHand = from === undefined ? taken.size : countFrom(taken, from);
-    const { seqs, ...answer } = await reader.undelivered({ limit: inHand + PAGE_ROWS, from, numbering });
-    const fresh = seqs.filter((seq) => !taken.has(seq)).slice(0, PAGE_ROWS);
-    bound.looked({ ...answer, from, lowest: fresh[0], endedMs: performance.now() });
+    const { rows, ...answer } = await reader.undelivered({ limit: inHand + PAGE_ROWS, from, numbering });
+    const fresh = rows
+      .filter(({ seq, xid }) => !taken.has(seq) || taken.get(seq) !== xid)
+      .slice(0, PAGE_ROWS);
+    bound.looked({ ...answer, from, lowest: fresh[0]?.seq, endedMs: performance.now() });
     return { fresh, atMs: answer.atMs };
   }
 
@@ -143,7 +147,9 @@ export class TablePoll implements Source {
 
   /** Only before a look begins: one that began earlier may still see what was removed meanwhile. */
   private forgetRemoved(): void {
-    for (const seq of this.written) this.taken.delete(seq);
+    const { numbered } = this.options.config.outbox;
+    for (const { seq, xid } of this.written)
+      if (numbered || this.taken.get(seq) === xid) this.taken.delete(seq);
     this.written = [];
   }
 
@@ -169,8 +175,8 @@ export class TablePoll implements Source {
   }
 }
 
-function countFrom(seqs: ReadonlySet<number>, from: number): number {
+function countFrom(taken: ReadonlyMap<number, unknown>, from: number): number {
   let count = 0;
-  for (const seq of seqs) if (seq >= from) count++;
+  for (const seq of taken.keys()) if (seq >= from) count++;
   return count;
 }

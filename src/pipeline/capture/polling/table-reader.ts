@@ -43,6 +43,12 @@ export interface PageRow {
   readonly bytes: number;
 }
 
+/** `xid` where a number is only a place: without it another row may have come to stand there. */
+export interface SeenRow {
+  readonly seq: number;
+  readonly xid: number | undefined;
+}
+
 export interface LookRequest {
   readonly limit: number;
   /** undefined: from the beginning of the table. */
@@ -51,7 +57,7 @@ export interface LookRequest {
 }
 
 export interface LookAnswer {
-  readonly seqs: readonly number[];
+  readonly rows: readonly SeenRow[];
   /** Last number that the sequence has given out. */
   readonly drawn: number | undefined;
   /** On the server, without waiting for other statements of the connection. */
@@ -172,7 +178,7 @@ export class TableReader {
       at_ms: string;
     }>(
       `select array_to_string(array(
-                select ${key.seq} from ${this.table} o where ${isUndelivered(outbox, cleanup)} ${beyond} order by ${key.order} limit $1), ',', 'NULL') as seqs,
+                select ${outbox.numbered ? key.seq : `concat(${key.seq}, ':', ${key.xid})`} from ${this.table} o where ${isUndelivered(outbox, cleanup)} ${beyond} order by ${key.order} limit $1), ',', 'NULL') as seqs,
               ${numbering ? drawnFrom(numbering) : 'null'} as drawn,
               extract(epoch from clock_timestamp() - statement_timestamp()) * 1000 as took_ms,
               extract(epoch from statement_timestamp()) * 1000 as at_ms`,
@@ -180,11 +186,16 @@ export class TableReader {
     );
     const [{ seqs, drawn, took_ms: tookMs, at_ms: atMs }] = rows as [(typeof rows)[number]];
     return {
-      seqs: seqs === '' ? [] : seqs.split(',').map((number) => this.parseSeq(number)),
+      rows: seqs === '' ? [] : seqs.split(',').map((text) => this.parseSeen(text)),
       drawn: drawn === null ? undefined : Number(drawn),
       tookMs: Number(tookMs),
       atMs: Number(atMs),
     };
+  }
+
+  private parseSeen(text: string): SeenRow {
+    const [seq = '', xid] = text.split(':');
+    return { seq: this.parseSeq(seq), xid: xid === undefined ? undefined : Number(xid) };
   }
 
   private parseSeq(text: string): number {
@@ -193,12 +204,17 @@ export class TableReader {
 
   /**
    * These rows, in the order in which they are given, as far as they are still there. None was committed before
-   * `notBeforeMs`, whatever time its transaction gave it.
+   * `notBeforeMs`, whatever time its transaction gave it. Ends where another row stands in the place of one of them: what
+   * was seen there may stand elsewhere now, and what comes after it must not pass it.
    */
-  async *rows(seqs: readonly number[], signal: AbortSignal, notBeforeMs: number): AsyncGenerator<Batch> {
-    for (let left = seqs; left.length > 0 && !signal.aborted;) {
+  async *rows(seen: readonly SeenRow[], signal: AbortSignal, notBeforeMs: number): AsyncGenerator<Batch> {
+    const xids = this.config.outbox.numbered ? undefined : new Map(seen.map(({ seq, xid }) => [seq, xid]));
+    for (let left = seen.map(({ seq }) => seq); left.length > 0 && !signal.aborted;) {
       const page = await this.nextPage({ seqs: left }, WHOLE);
-      yield* this.fetch(page, signal, notBeforeMs);
+      for await (const batch of this.fetch(page, signal, notBeforeMs)) {
+        if (xids && batch.events.some(({ seq, xid }) => xids.get(seq) !== xid)) return;
+        yield batch;
+      }
       const last = page.at(-1);
       if (!last) return;
       left = left.slice(left.indexOf(last.seq) + 1);
