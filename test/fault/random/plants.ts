@@ -124,8 +124,8 @@ const CURSOR_POLLING: Plant = {
     },
     {
       file: 'pipeline/capture/polling/table-poll.ts',
-      search: 'bound.looked({ ...answer, from, lowest: fresh[0], endedMs: performance.now() });',
-      replace: 'if (fresh.length > 0) this.cursor = fresh.at(-1) + 1;',
+      search: 'bound.looked({ ...answer, from, lowest: fresh[0]?.seq, endedMs: performance.now() });',
+      replace: 'if (fresh.length > 0) this.cursor = fresh.at(-1).seq + 1;',
     },
   ],
   schedule: rounds({
