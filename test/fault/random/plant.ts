@@ -49,7 +49,13 @@ export function rounds(wish: Wish): (seed: number) => Schedule {
       ...drawn,
       pods,
       coldStart: false,
-      env: { ...drawn.env, SOURCE: 'auto', ...env },
+      // Kept rows go with neither every source nor every fault that a bug needs to show.
+      env: {
+        ...drawn.env,
+        SOURCE: 'auto',
+        ...(drawn.env['CLEANUP'] === 'none' && { CLEANUP: 'delete' }),
+        ...env,
+      },
       load: { ...drawn.load, ...CALM, ...load },
       faults: faults ?? drawn.faults,
     };
