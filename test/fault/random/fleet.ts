@@ -68,6 +68,8 @@ export class Replica {
     // A drain waits for what is away.
     const exit = await Promise.race([process.exit, sleep(EXIT_TIMEOUT_MS, undefined, { ref: false })]);
     if (exit === undefined) await process.destroy();
+    // Only just started: nothing was begun, and nothing listened for signals.
+    if (exit?.signal === name && process.output === '') return undefined;
     return exit;
   }
 
