@@ -9,6 +9,7 @@ import { readLines } from '../test/fault/random/record.ts';
 import { report, withResults } from '../test/fault/random/report.ts';
 import { runSeries } from '../test/fault/random/series.ts';
 import { FAULT_KINDS, type Broker } from '../test/fault/random/schedule.ts';
+import { SHORT_LIVED_JAVA } from './short-lived-java.ts';
 
 const RANDOM = 'results/random.jsonl';
 const PLANTED = 'results/planted.jsonl';
@@ -42,7 +43,7 @@ export async function mainRandom(args: readonly string[]): Promise<number> {
       results: { type: 'string' },
     },
   }).values;
-  process.env['JAVA_TOOL_OPTIONS'] ??= '-XX:TieredStopAtLevel=1';
+  process.env['JAVA_TOOL_OPTIONS'] ??= SHORT_LIVED_JAVA;
   process.env['NODE_COMPILE_CACHE'] ??= resolve('.cache/compiled');
   const seconds = Number(given.seconds);
   if (given.report) {

@@ -1,3 +1,4 @@
+import { messageOf } from '../src/errors/thrown.ts';
 import type { Verdict } from '../test/support/judge.ts';
 
 /** What a run leaves behind: figures, and whether every promise was kept. */
@@ -8,7 +9,7 @@ export function complaint(check: () => unknown): string | undefined {
     check();
     return undefined;
   } catch (error) {
-    return error instanceof Error ? error.message : String(error);
+    return messageOf(error);
   }
 }
 

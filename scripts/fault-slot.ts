@@ -1,6 +1,6 @@
 import { idleOutbox } from '../test/fault/idle.ts';
 import { walLimit } from '../test/fault/wal-limit.ts';
-import type { Outcome } from './fault-result.ts';
+import { counts, nothingWrong, type Outcome } from './fault-result.ts';
 
 /** What the slot keeps of the database's log, measured for long. */
 
@@ -19,23 +19,14 @@ export async function runWalLimit(
   const { seconds, rate, limitMib } = given;
   const result = await walLimit({ seconds, rate, limitBytes: limitMib * MIB, slot });
   const { verdict, mostRetainedBytes, writtenBytes, drainedMs } = result;
-  const { committed, lost, invented, altered, outOfOrder, duplicates } = verdict;
-  const wrong = {
-    lost: lost.length,
-    invented: invented.length,
-    altered: altered.length,
-    outOfOrder: outOfOrder.length,
-  };
   const tested = writtenBytes > limitMib * MIB;
   const bounded = mostRetainedBytes <= limitMib * MIB + SEGMENT_BYTES;
   return {
-    committed,
-    ...wrong,
-    duplicates,
+    ...counts(verdict),
     writtenMiB: inMib(writtenBytes),
     mostRetainedMiB: inMib(mostRetainedBytes),
     drainedMs: Math.round(drainedMs),
-    kept: tested && bounded && Object.values(wrong).every((count) => count === 0),
+    kept: tested && bounded && nothingWrong(verdict),
   };
 }
 

@@ -2,6 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { soak, type SoakMinute, type SoakOptions } from '../test/fault/soak.ts';
 import { judgeSoak } from '../test/fault/soak-verdict.ts';
 import type { Outcome } from './fault-result.ts';
+import { SHORT_LIVED_JAVA } from './short-lived-java.ts';
 
 const LISTS = [
   'lost',
@@ -14,7 +15,7 @@ const LISTS = [
 ] as const;
 
 export async function runSoak(options: SoakOptions): Promise<Outcome> {
-  process.env['JAVA_TOOL_OPTIONS'] ??= '-XX:TieredStopAtLevel=1';
+  process.env['JAVA_TOOL_OPTIONS'] ??= SHORT_LIVED_JAVA;
   let number = 0;
   const onMinute = (minute: SoakMinute): void => {
     process.stderr.write(`minute ${++number} of ${options.minutes}: ${inWords(minute)}\n`);

@@ -11,6 +11,7 @@ import { groupOf, inOrder, timeLines, Totals } from './test-groups.ts';
 import type { FileTime, TestEvent } from './test-groups.ts';
 import { runInLanes } from './test-lanes.ts';
 import { TestServices } from './test-services.ts';
+import { SHORT_LIVED_JAVA } from './short-lived-java.ts';
 
 /**
  * `npm test`: lint, types, format, then every test. `npm test -- test/unit …`: the tests of those folders or files.
@@ -23,11 +24,6 @@ const SERVER_LANES = UNIT_LANES + 1;
 const FILE_TIMEOUT_MS = 600_000;
 /** They need nothing and nobody: one that takes longer hangs. */
 const UNIT_TIMEOUT_MS = 60_000;
-/**
- * Brokers of the tests live for seconds: started without the optimising compiler they cost half of the time, and the
- * machine's cores are what the tests wait for.
- */
-const JAVA_OPTIONS = '-XX:TieredStopAtLevel=1';
 
 const CHECKS: readonly (readonly [name: string, command: string, args: readonly string[]])[] = [
   ['lint', 'oxlint', ['--type-aware', '--deny-warnings']],
@@ -105,7 +101,7 @@ async function main(paths: readonly string[], signal: AbortSignal): Promise<bool
   const failedChecks = paths.length === 0 ? await check(signal) : [];
   const services = await TestServices.start(say);
   process.env['TEST_SERVICES'] = services.url;
-  process.env['JAVA_TOOL_OPTIONS'] ??= JAVA_OPTIONS;
+  process.env['JAVA_TOOL_OPTIONS'] ??= SHORT_LIVED_JAVA;
   // Hundreds of processes load the same files: their types are stripped and their code is compiled once.
   process.env['NODE_COMPILE_CACHE'] ??= resolve('.cache/compiled');
   const totals = new Totals();

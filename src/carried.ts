@@ -1,7 +1,7 @@
 import type { Client } from 'pg';
 import { BEFORE_ALL } from './pipeline/capture/polling/table-reader.ts';
 import type { Phase, Progress, ProgressStore } from './pipeline/settle/progress.ts';
-import { inWrites } from './pipeline/settle/portion.ts';
+import { inWrites, MAX_EVENTS_PER_WRITE } from './pipeline/settle/portion.ts';
 import { byNumber, inPortions } from './pipeline/settle/removal.ts';
 import { resume } from './pipeline/settle/resume.ts';
 import type { Identity } from './pipeline/settle/settled-runs.ts';
@@ -21,9 +21,6 @@ export interface WrittenCarried {
   /** Delivered, and their rows are still not visible. */
   readonly unseen: readonly Identity[];
 }
-
-/** In one statement, whatever the window was. */
-const MAX_PER_WRITE = 5_000;
 
 /** Writes what an earlier session settled and could not write: its rows go before they are read again. */
 export async function writeCarried(
@@ -51,7 +48,7 @@ export async function writeCarried(
     // What is known now is noted once all of it is written; until then a crash delivers it again.
     const before = { position: row.position, beyond: undefined };
     let left: Identity[] = [];
-    for (const settled of inWrites(unwritten, MAX_PER_WRITE)) {
+    for (const settled of inWrites(unwritten, MAX_EVENTS_PER_WRITE)) {
       const { once, again } = byNumber(settled.map(({ event }) => event));
       // With the dead letters, first: a row must not be removed before its dead letter is written.
       left = left.concat(await remove({ settled, removable: once, retried: [], ...before }));
@@ -59,7 +56,7 @@ export async function writeCarried(
     }
     const written = new Set(unwritten.map(({ event }) => nameOf(event)));
     const others = unseen.filter((event) => !written.has(nameOf(event)));
-    for (const removable of inPortions(others, MAX_PER_WRITE))
+    for (const removable of inPortions(others, MAX_EVENTS_PER_WRITE))
       left = left.concat(await remove({ settled: [], removable, retried: removable, ...before }));
     await remove({ settled: [], removable: [], retried: [], position, beyond });
     unseen = left;

@@ -2,6 +2,7 @@ import { Broker } from './broker.ts';
 import type { CarriedProgress } from './carried.ts';
 import type { Config } from './config/config.ts';
 import { RelayError } from './errors/errors.ts';
+import { messageOf } from './errors/thrown.ts';
 import { classify } from './errors/policy.ts';
 import { Backoff } from './lifecycle/backoff.ts';
 import { Leadership } from './lifecycle/leadership.ts';
@@ -48,7 +49,7 @@ const YIELD_MS = 2_000;
 /**
  * Composition root: builds the parts in the order of the data, runs one session after another, drains.
  *
- * starting → standby ⇄ leading → draining → stopped (lifecycle/mode.ts); an error that needs a person ends the process
+ * The modes and their changes are in lifecycle/mode.ts. An error that needs a person ends the process
  * while nothing has worked yet and it never stood by, and later means `halted`: metrics stay up and every HALT_MS it is tried again with the
  * secrets read anew.
  */
@@ -76,7 +77,7 @@ export class Relay {
     const { log, version, config } = options;
     this.observer = new Observer({ log, metrics: createMetrics({ version }), clock: new DatabaseClock() });
     this.monitor = new Monitor(config, this.observer, () => ({
-      oldestUnsettledCommitMs: this.stage?.settlement.oldest?.committedAtMs,
+      oldestUnsettledCommitMs: this.stage?.options.settlement.oldest?.committedAtMs,
       inFlightEvents: this.stage?.pipeline.window.events ?? 0,
       inFlightBytes: this.stage?.pipeline.window.bytes ?? 0,
       leading: this.stage !== undefined,
@@ -312,6 +313,6 @@ export class Relay {
 function asRelayError(error: unknown): RelayError {
   if (error instanceof RelayError) return error;
   const { consequence, code, advice } = classify(error);
-  const message = error instanceof Error ? error.message : String(error);
+  const message = messageOf(error);
   return new RelayError(consequence, code, message, { advice, cause: error });
 }

@@ -3,28 +3,28 @@ import { writeCarried, type CarriedProgress } from './carried.ts';
 import type { Config } from './config/config.ts';
 import type { RelayError } from './errors/errors.ts';
 import { classify } from './errors/policy.ts';
-import { drainBudget } from './lifecycle/drain-budget.ts';
+import { DrainLimit } from './lifecycle/drain-limit.ts';
 import { faultPoint } from './lifecycle/fault-point.ts';
-import { pause } from './lifecycle/wait.ts';
 import type { Observer } from './observe/observer.ts';
 import { handOver, type MadeSlot } from './pipeline/capture/handover.ts';
 import type { Preflight } from './pipeline/capture/preflight.ts';
 import { TablePass } from './pipeline/capture/polling/table-pass.ts';
 import { BEFORE_ALL } from './pipeline/capture/polling/table-reader.ts';
-import { standbysHave } from './pipeline/capture/streaming/failover-slot.ts';
+import { untilStandbysHave } from './pipeline/capture/streaming/failover-slot.ts';
 import { terminateHolder } from './pipeline/capture/streaming/slot.ts';
 import type { StreamFailures } from './pipeline/capture/unreadable.ts';
 import type { Publisher } from './pipeline/publish/publisher.ts';
 import type { Address } from './pipeline/envelope/router.ts';
-import { ProgressStore, type Phase, type Progress } from './pipeline/settle/progress.ts';
+import { ProgressStore, type Progress } from './pipeline/settle/progress.ts';
 import type { Identity } from './pipeline/settle/settled-runs.ts';
 import { Settlement } from './pipeline/settle/settlement.ts';
 import { pollTable, type PollingOptions } from './polling.ts';
-import { connect, disconnect } from './postgres/connect.ts';
+import { disconnect } from './postgres/connect.ts';
 import { readEndOfLog, readInstallation, readTimeline } from './postgres/log-position.ts';
+import { connectSession } from './session-connection.ts';
 import { SlotKeeper, type StreamingStart } from './slot-keeper.ts';
 import { lookAtTable, refuseSlot } from './table-look.ts';
-import { Stage, type StageEnd } from './stage.ts';
+import { Stage, type StageEnd, type StageOptions } from './stage.ts';
 
 export interface SessionOptions {
   readonly config: Config;
@@ -55,20 +55,7 @@ export interface SessionEnd {
   readonly led: boolean;
 }
 
-const SETTINGS = {
-  // Index scans for a handful of rows, whatever the statistics of a table that is empty most of the time say.
-  // Nor a bitmap, which would read all that is left of a backlog again for each page of the table pass.
-  enable_seqscan: 'off',
-  enable_bitmapscan: 'off',
-  // The clean-up's statement reads along bounds that it is given: planning it anew for each set of them takes the server
-  // two thirds of its time and finds the same plan.
-  plan_cache_mode: 'force_generic_plan',
-  // As durable as the local disk: waiting for standbys would only delay the acknowledgement.
-  synchronous_commit: 'local',
-};
-
 const BEYOND_EVERYTHING = 2n ** 64n;
-const STANDBY_LOOK_MS = 100;
 
 /** One period of leading: from the first connection to its loss, or to the end of the process. */
 export class Session {
@@ -79,11 +66,11 @@ export class Session {
   /** Rows of delivered events that were not visible yet. */
   private unseen: readonly Identity[] = [];
   private timeline = '';
-  private readonly drainBudgetMs: () => number;
+  private readonly drain: DrainLimit;
   private stage: Stage | undefined;
   private unknown = 0;
   private led = false;
-  /** Ends what a silent server would make a stop wait for. */
+  /** Cuts every connection of this session. */
   private readonly connections = new AbortController();
 
   constructor(options: SessionOptions) {
@@ -96,63 +83,36 @@ export class Session {
       onChecked: options.onConnected,
     });
     this.carried = options.carried;
-    this.drainBudgetMs = drainBudget(options.stop, options.config.shutdownTimeoutMs);
+    this.drain = new DrainLimit(options.stop, options.config.shutdownTimeoutMs, () =>
+      this.connections.abort(),
+    );
   }
 
   /** Never rejects: what must be carried over goes with the error. */
   async run(): Promise<SessionEnd> {
-    const { stop, config } = this.options;
-    const { connections } = this;
-    // Whatever a silent server is waited for then: the statement's own deadline is longer than a drain may take.
-    let overdue: NodeJS.Timeout | undefined;
-    const limitDrain = (): void => {
-      overdue = setTimeout(() => connections.abort(), config.shutdownTimeoutMs);
-    };
-    if (stop.aborted) limitDrain();
-    else stop.addEventListener('abort', limitDrain, { once: true });
     let error: unknown;
     try {
-      await this.lead(connections.signal);
+      await this.lead();
     } catch (thrown) {
       error = thrown;
     } finally {
-      stop.removeEventListener('abort', limitDrain);
-      clearTimeout(overdue);
-      connections.abort();
+      this.drain.end();
+      this.connections.abort();
       await this.keeper.guard.unwatchMade();
     }
     return { carried: this.carried, unknown: this.unknown, error, led: this.led };
   }
 
-  private async lead(connections: AbortSignal): Promise<void> {
-    const client = await this.connect(connections);
+  private async lead(): Promise<void> {
+    const { config, stop } = this.options;
+    const client = await this.unlessStopped(
+      connectSession(config, { signal: this.connections.signal, attempt: stop }),
+    );
     if (!client) return;
     try {
       await this.deliver(client);
     } finally {
       await disconnect(client);
-    }
-  }
-
-  /** A stop gives up connecting; later the connection is still needed, to write what is settled. */
-  private async connect(connections: AbortSignal): Promise<Client | undefined> {
-    const { config, stop } = this.options;
-    const connecting = connect(config.database.connection(), {
-      applicationName: 'outbox-relay',
-      signal: connections,
-      attempt: stop,
-      settings: SETTINGS,
-    });
-    return await this.unlessStopped(connecting);
-  }
-
-  /** What the work gives; undefined when it failed because of the stop. */
-  private async unlessStopped<T>(work: Promise<T>): Promise<T | undefined> {
-    try {
-      return await work;
-    } catch (error) {
-      if (!this.options.stop.aborted) throw error;
-      return undefined;
     }
   }
 
@@ -201,20 +161,6 @@ export class Session {
       });
   }
 
-  /** Rows are told by their place in the file: the table can be polled, and nothing else. */
-  private goByPlace(config: Config): void {
-    this.options = { ...this.options, config };
-    this.store = new ProgressStore(config, this.options.leaseToken);
-    // A place says nothing about rows that have numbers, once they have been given some.
-    this.timeline += ' by place';
-  }
-
-  private async completeHandover(client: Client, { slotCreatedLsn }: Progress): Promise<void> {
-    await this.store.completeHandover(client, slotCreatedLsn);
-    this.carried = undefined;
-    faultPoint('after-handover-complete');
-  }
-
   private async startFrom(
     client: Client,
     { progress, decision }: StreamingStart,
@@ -252,7 +198,7 @@ export class Session {
     observer.tell('polls', given.reason);
     const polled = await pollTable({
       ...this.options,
-      drainBudgetMs: this.drainBudgetMs,
+      drainLeftMs: this.drain.leftMs,
       client,
       store: this.store,
       makeSlot: given.makeSlot,
@@ -263,7 +209,7 @@ export class Session {
         observer.tell('polls', code);
       },
       onSlotUnused: () => this.keeper.dropUnused(client),
-      runStage: (stage) => this.runStage(stage, { phase: 'polling', slotCreatedLsn: 0n }),
+      runStage: (stage) => this.runStage(stage),
     });
     if (!polled) return undefined;
     // All of it is written: the stage would have failed otherwise.
@@ -291,18 +237,11 @@ export class Session {
     if (progress) await this.writeCarried(client, progress);
   }
 
-  /** With SLOT_FAILOVER, of what was committed before the slot, too, nothing is published that a failover takes back. */
-  private async untilStandbysHave(client: Client): Promise<void> {
-    const { config, stop } = this.options;
-    if (!config.slotFailover) return;
-    const end = await readEndOfLog(client);
-    while (!stop.aborted && !(await standbysHave(client, end))) await pause(STANDBY_LOOK_MS, stop);
-  }
-
   private async deliverTable(client: Client, progress: Progress): Promise<void> {
     const { config, observer, stop } = this.options;
     observer.tell('polls', 'hand-over');
-    await this.untilStandbysHave(client);
+    // Of what was committed before the slot, too, nothing is published that a failover takes back.
+    if (config.slotFailover) await untilStandbysHave(client, await readEndOfLog(client), stop);
     if (stop.aborted) return;
     const afterSeq = Math.max(progress.tableSeq, Number(this.carried?.position ?? BEFORE_ALL));
     const source = new TablePass({
@@ -320,24 +259,17 @@ export class Session {
       beforeUntil: BEYOND_EVERYTHING,
       unseen: this.unseen,
     });
-    await this.runStage(
-      new Stage({
-        ...this.options,
-        drainBudgetMs: this.drainBudgetMs,
-        client,
-        store: this.store,
-        source,
-        settlement,
-        phase: 'table',
-        slotCreatedLsn: progress.slotCreatedLsn,
-      }),
-      { phase: 'table', slotCreatedLsn: progress.slotCreatedLsn },
-    );
+    await this.runStage(this.stageOf(client, progress, { phase: 'table', source, settlement }));
+  }
+
+  private async completeHandover(client: Client, { slotCreatedLsn }: Progress): Promise<void> {
+    await this.store.completeHandover(client, slotCreatedLsn);
+    this.carried = undefined;
+    faultPoint('after-handover-complete');
   }
 
   private async deliverStream(client: Client, progress: Progress, checked: Preflight): Promise<void> {
     const { observer, stop } = this.options;
-    const { slotCreatedLsn } = progress;
     const position =
       this.carried && this.carried.position > progress.durableLsn
         ? this.carried.position
@@ -353,36 +285,51 @@ export class Session {
     if (!stream) return;
     try {
       observer.tell('streams', 'slot-trusted');
-      const stage = new Stage({
-        ...this.options,
-        drainBudgetMs: this.drainBudgetMs,
-        client,
-        store: this.store,
-        source: stream,
-        settlement,
-        phase: 'complete',
-        slotCreatedLsn,
-      });
-      await this.runStage(stage, { phase: 'complete', slotCreatedLsn });
-      if (stop.aborted) await this.keeper.confirm(client, settlement.written, this.drainBudgetMs());
+      await this.runStage(this.stageOf(client, progress, { phase: 'complete', source: stream, settlement }));
+      if (stop.aborted) await this.keeper.confirm(client, settlement.written, this.drain.leftMs());
     } finally {
       await stream.close();
     }
   }
 
-  private async runStage(
-    stage: Stage,
-    progress: { phase: Phase; slotCreatedLsn: bigint },
-  ): Promise<StageEnd> {
+  private stageOf(
+    client: Client,
+    { slotCreatedLsn }: Progress,
+    what: Pick<StageOptions, 'phase' | 'source' | 'settlement'>,
+  ): Stage {
+    const { options, store } = this;
+    return new Stage({ ...options, ...what, drainLeftMs: this.drain.leftMs, client, store, slotCreatedLsn });
+  }
+
+  private async runStage(stage: Stage): Promise<StageEnd> {
     this.led = true;
     this.stage = stage;
     this.options.onStage(stage);
     const end = await stage.run();
     this.stage = undefined;
     this.options.onStage(undefined);
-    this.unknown = (progress.phase === 'complete' ? 0 : this.unknown) + end.unknown;
-    this.carried = { ...end.carried, ...progress, timeline: this.timeline };
+    const { phase, slotCreatedLsn } = stage.options;
+    this.unknown = (phase === 'complete' ? 0 : this.unknown) + end.unknown;
+    this.carried = { ...end.carried, phase, slotCreatedLsn, timeline: this.timeline };
     if (end.error !== undefined) throw end.error;
     return end;
+  }
+
+  /** Rows are told by their place in the file: the table can be polled, and nothing else. */
+  private goByPlace(config: Config): void {
+    this.options = { ...this.options, config };
+    this.store = new ProgressStore(config, this.options.leaseToken);
+    // A place says nothing about rows that have numbers, once they have been given some.
+    this.timeline += ' by place';
+  }
+
+  /** What the work gives; undefined when it failed because of the stop. */
+  private async unlessStopped<T>(work: Promise<T>): Promise<T | undefined> {
+    try {
+      return await work;
+    } catch (error) {
+      if (!this.options.stop.aborted) throw error;
+      return undefined;
+    }
   }
 }

@@ -36,7 +36,7 @@ export interface StageOptions {
   readonly finish?: AbortSignal;
   readonly onWritten?: (write: Write) => void;
   /** What is left of the time for a drain. */
-  readonly drainBudgetMs: () => number;
+  readonly drainLeftMs: () => number;
 }
 
 export interface StageEnd {
@@ -60,7 +60,7 @@ const SWEEP_REST = 20;
  * the broker is awaited, and what is settled is written while the database still answers.
  */
 export class Stage {
-  private readonly options: StageOptions;
+  readonly options: StageOptions;
   private readonly failure = new AbortController();
   private readonly settler: Settler;
   readonly giants: GiantParking;
@@ -69,7 +69,7 @@ export class Stage {
 
   constructor(options: StageOptions) {
     this.options = options;
-    const { config, observer, source, settlement } = options;
+    const { config, observer, source } = options;
     this.settler = new Settler({
       ...options,
       acknowledge: (position) => source.acknowledge(position),
@@ -86,7 +86,7 @@ export class Stage {
     });
     this.pipeline = new Pipeline({
       ...options,
-      settler: this.giants,
+      books: this.giants,
       policy: {
         maxAttempts: config.maxAttempts,
         topicGraceMs: config.topicGraceMs,
@@ -99,14 +99,11 @@ export class Stage {
       onSkipped: (count) => observer.metrics.duplicatesSkipped.inc(count),
       onFailure: ({ code }) => observer.metrics.publishFailed(code, 1),
     });
-    this.settlement = settlement;
   }
-
-  readonly settlement: Settlement;
 
   /** What the progress row says: the end of a commit when streaming, a `seq` during the pass over the table. */
   get notedPosition(): string {
-    const { written } = this.settlement;
+    const { written } = this.options.settlement;
     return this.options.phase === 'complete' ? formatLsn(written) : `seq ${written}`;
   }
 
@@ -123,12 +120,12 @@ export class Stage {
     const upkeep = new Upkeep(this.options.config, this.options.observer).run(settlerSignal.signal);
     const sweeping = this.options.phase === 'complete' ? this.sweepOrphans() : undefined;
     const ending = AbortSignal.any([stop, this.failure.signal, ...(finish ? [finish] : [])]);
-    // Leadership ends with this connection, also while there is nothing to write.
+    // A lost connection ends the stage, also while there is nothing to write.
     this.options.client.once('end', this.onConnectionEnd);
     await this.pipeline.run(ending).catch((error: Error) => this.fail(error));
     const draining = stop.aborted && !this.failure.signal.aborted;
     if (draining) faultPoint('during-drain');
-    const budgetMs = draining ? this.options.drainBudgetMs : (): number => OUTCOME_DEADLINE_MS;
+    const budgetMs = draining ? this.options.drainLeftMs : (): number => OUTCOME_DEADLINE_MS;
     const unknown = await this.pipeline.stop(budgetMs());
     await this.giants.end(ending);
     clearInterval(sweeping);
@@ -138,7 +135,7 @@ export class Stage {
     settlerSignal.abort(new Error('the stage has ended'));
     await upkeep;
     const error: unknown = this.failure.signal.aborted ? this.failure.signal.reason : undefined;
-    return { carried: this.settlement.carry(), unknown, error };
+    return { carried: this.options.settlement.carry(), unknown, error };
   }
 
   private readonly onConnectionEnd = (): void => {

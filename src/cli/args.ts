@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util';
 import { UsageError } from '../errors/errors.ts';
+import { messageOf } from '../errors/thrown.ts';
 import { nearest } from '../config/nearest.ts';
 import type { CommandArgs, CommandName } from './command.ts';
 
@@ -95,7 +96,7 @@ function parseOptions(command: CommandName, args: string[]): CommandArgs['values
 
 /** Node's message without its advice about positionals, which doesn't fit this program. */
 function usageMessage(command: CommandName, error: unknown): string {
-  const text = error instanceof Error ? error.message : String(error);
+  const text = messageOf(error);
   const [sentence = text] = text.split('. To specify');
   return `${sentence.replace(/\.$/u, '').replaceAll('\n', ' ')}; see "outbox-relay ${command} --help"`;
 }

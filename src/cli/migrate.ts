@@ -25,7 +25,7 @@ export async function run(context: CommandContext): Promise<number> {
     });
     if (dryRun) context.stdout.write(report.sql);
     else context.stdout.write(summary(report));
-    const offer = report.applied.length > 0 ? await offerSizeLimit(client, config.outbox) : undefined;
+    const offer = report.applied.length > 0 ? await offerSizeLimit(client, config) : undefined;
     if (offer !== undefined)
       context.stderr.write(
         `-- offered, not run; keeps rows out that are too large for the relay:\n-- ${offer}\n`,

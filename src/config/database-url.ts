@@ -1,6 +1,7 @@
 import type { SslMode } from './config.ts';
 import { integer, oneOf } from './formats.ts';
 import { refuseMisplacedAt } from './mask.ts';
+import { messageOf } from '../errors/thrown.ts';
 
 /** The parts that a libpq URL names; a part that it leaves open is undefined. */
 export interface DatabaseUrl {
@@ -96,7 +97,7 @@ function part<T>(name: string, format: (raw: unknown) => T, value: string | unde
   try {
     return format(value);
   } catch (error) {
-    const expected = error instanceof Error ? error.message : String(error);
+    const expected = messageOf(error);
     throw new Error(`${name}: ${expected}, got "${value}"`, { cause: error });
   }
 }

@@ -1,5 +1,5 @@
 import { textList } from './formats.ts';
-import { maskUrl } from './mask.ts';
+import { MASK, maskUrl } from './mask.ts';
 import { OPTIONS } from './schema.ts';
 import type { Option } from './schema.ts';
 import { VARIABLES } from './settings.ts';
@@ -11,8 +11,6 @@ export interface EffectiveSetting {
   readonly value: string | null;
   readonly source: 'default' | 'file' | 'environment' | 'not set';
 }
-
-const MASK = '******';
 
 /** What `outbox-relay config` shows: every setting except those of a broker that is not in use. */
 export function effectiveSettings(settings: Settings): readonly EffectiveSetting[] {

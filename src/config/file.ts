@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { parseEnv } from 'node:util';
 import type { ConfigProblem } from '../errors/errors.ts';
+import { messageOf } from '../errors/thrown.ts';
 import { nearest } from './nearest.ts';
 import { VARIABLES } from './settings.ts';
 
@@ -57,7 +58,7 @@ function syntaxErrorOf(content: string): string | undefined {
     JSON.parse(content);
     return undefined;
   } catch (error) {
-    return error instanceof Error ? error.message : String(error);
+    return messageOf(error);
   }
 }
 

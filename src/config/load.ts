@@ -21,10 +21,10 @@ export interface LoadOptions {
 /** The part of the configuration that commands need which don't touch the broker. */
 export type DatabasePart = Pick<
   Config,
-  'database' | 'outbox' | 'source' | 'slotName' | 'publicationName' | 'cleanup' | 'log'
+  'database' | 'outbox' | 'source' | 'slotName' | 'publicationName' | 'cleanup' | 'maxEventBytes' | 'log'
 >;
 
-const DATABASE_GROUPS: readonly Group[] = ['database', 'outbox', 'source', 'operation'];
+const DATABASE_GROUPS: readonly Group[] = ['database', 'outbox', 'source', 'limits', 'operation'];
 
 /** The whole configuration: default < file < environment. Throws one ConfigError with every problem. */
 export function loadConfig(env: NodeJS.ProcessEnv, options: LoadOptions = {}): Config {
@@ -42,7 +42,7 @@ export function loadChecked(
   // Another broker's variables may be the application's own, in a sidecar; without a choice all are ours to check.
   const brokers: readonly Group[] = broker === undefined ? ['kafka', 'rabbitmq'] : [];
   const chosen: readonly Group[] = broker === 'kafka' || broker === 'rabbitmq' ? [broker] : brokers;
-  checkGroups(settings, [...DATABASE_GROUPS, ...chosen, 'route', 'limits']);
+  checkGroups(settings, [...DATABASE_GROUPS, ...chosen, 'route']);
   const warn = options.warn ?? (() => undefined);
   const config: Config = {
     ...databasePart(settings, env, options),
@@ -57,7 +57,6 @@ export function loadChecked(
     walRetentionLimitBytes: settings.values.WAL_RETENTION_LIMIT_BYTES,
     deletedAtOnce: DELETED_AT_ONCE[settings.values.DELETED_AT_ONCE],
     slotFailover: settings.values.SLOT_FAILOVER,
-    maxEventBytes: settings.values.MAX_EVENT_BYTES,
     topicGraceMs: settings.values.TOPIC_GRACE_MS,
     http: { host: settings.values.HTTP_HOST, port: settings.values.HTTP_PORT },
     shutdownTimeoutMs: settings.values.SHUTDOWN_TIMEOUT_MS,
@@ -114,6 +113,7 @@ function databasePart(settings: Settings, env: NodeJS.ProcessEnv, options: LoadO
     slotName: values.SLOT_NAME,
     publicationName: values.PUBLICATION_NAME,
     cleanup: values.CLEANUP,
+    maxEventBytes: values.MAX_EVENT_BYTES,
     log: { level: values.LOG_LEVEL, format: values.LOG_FORMAT ?? (options.terminal ? 'pretty' : 'json') },
   };
 }

@@ -1,4 +1,4 @@
-const MASK = '******';
+export const MASK = '******';
 
 /** Parameters of a connection URL that hold no secret. Of any other only the name is shown. */
 const OPEN_PARAMETERS = new Set([

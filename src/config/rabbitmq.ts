@@ -70,7 +70,15 @@ function checkedSchemes(settings: Settings, url: Secret | undefined): ReadonlySe
 /** A file that is rotated may name other hosts and passwords; what TLS is made of was decided at start. */
 function requireSchemes(entries: readonly string[], schemes: ReadonlySet<string>): void {
   const [started] = schemes;
-  if (started === undefined || entries.every((entry) => parseUrl(entry).protocol === started)) return;
+  if (started === undefined) return;
+  const problem = problemOf('RABBITMQ_URL', () => {
+    for (const entry of entries) parseUrl(entry);
+  });
+  if (problem)
+    throw new RelayError('stop', 'rabbitmq-url', `RABBITMQ_URL: ${problem.message}`, {
+      advice: 'Correct the file that RABBITMQ_URL_FILE names; it is read anew.',
+    });
+  if (entries.every((entry) => parseUrl(entry).protocol === started)) return;
   throw new RelayError('stop', 'rabbitmq-url', `RABBITMQ_URL no longer begins with ${started}//`, {
     advice: 'Restart the relay to change between amqp:// and amqps://.',
   });

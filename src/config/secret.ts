@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { RelayError } from '../errors/errors.ts';
 import type { ConfigProblem } from '../errors/errors.ts';
+import { messageOf } from '../errors/thrown.ts';
 import type { Secret } from './config.ts';
 import { OPTIONS } from './schema.ts';
 import type { Option } from './schema.ts';
@@ -50,7 +51,7 @@ export function problemOf(variable: string, check: () => unknown): ConfigProblem
     check();
     return undefined;
   } catch (error) {
-    return { variable, message: error instanceof Error ? error.message : String(error) };
+    return { variable, message: messageOf(error) };
   }
 }
 

@@ -1,5 +1,6 @@
 import convict from 'convict';
 import type { ConfigProblem } from '../errors/errors.ts';
+import { messageOf } from '../errors/thrown.ts';
 import { OPTIONS } from './schema.ts';
 import type { Group, Option, OptionName } from './schema.ts';
 
@@ -87,6 +88,6 @@ export function checkGroups(settings: Settings, groups: readonly Group[]): void 
 }
 
 function complaint(option: Option, raw: unknown, error: unknown): string {
-  const message = error instanceof Error ? error.message : String(error);
+  const message = messageOf(error);
   return option.secret === undefined ? `${message}, got ${JSON.stringify(raw)}` : message;
 }

@@ -5,6 +5,7 @@ import type { CommandContext } from '../cli/command.ts';
 import type { Config } from '../config/config.ts';
 import { loadConfig } from '../config/load.ts';
 import { RelayError } from '../errors/errors.ts';
+import { messageOf } from '../errors/thrown.ts';
 import { createLogger } from '../observe/log.ts';
 import { connect, disconnect } from '../postgres/connect.ts';
 import { migrate } from '../postgres/migrate.ts';
@@ -228,7 +229,7 @@ function describeBroker(plan: BrokerPlan, { broker }: Config, channel: string): 
 
 /** The services say in their message what to install. */
 function unavailable(name: string, cause: unknown): RelayError {
-  const message = cause instanceof Error ? cause.message : String(cause);
+  const message = messageOf(cause);
   const advice =
     name === 'PostgreSQL'
       ? 'The demo brings its own PostgreSQL by npm: run "npm ci" in the repository.'

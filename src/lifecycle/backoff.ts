@@ -7,7 +7,7 @@ export interface BackoffRange {
 
 /**
  * Milliseconds until the next try after so many failures: doubled each time, capped, and spread so that not all return
- * at once. Source: "full jitter", half of the delay kept. Pure: `random` is in [0, 1).
+ * at once: half of the delay is kept, half is random ("equal jitter"). Pure: `random` is in [0, 1).
  */
 export function backoffMs({ firstMs, maxMs }: BackoffRange, failures: number, random: number): number {
   const ceiling = Math.min(maxMs, firstMs * 2 ** Math.min(failures, 30));

@@ -16,13 +16,13 @@ export class Distribution {
     this.counts = new Float64Array(options.bounds.length + 1);
   }
 
-  /** `count` events took `seconds` each. A clock that jumped back counts as 0. */
-  observe(seconds: number, count = 1): void {
+  /** An event took so long. A clock that jumped back counts as 0. */
+  observe(seconds: number): void {
     const value = seconds > 0 ? seconds : 0;
     let bucket = 0;
     while (bucket < this.bounds.length && value > (this.bounds[bucket] ?? 0)) bucket++;
-    this.counts[bucket] = (this.counts[bucket] ?? 0) + count;
-    this.sum += value * count;
+    this.counts[bucket] = (this.counts[bucket] ?? 0) + 1;
+    this.sum += value;
   }
 
   /** Exposition format, with a newline at the end: https://prometheus.io/docs/instrumenting/exposition_formats/ */

@@ -1,6 +1,7 @@
 import { type IncomingMessage, type Server, type ServerResponse, createServer } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RelayError } from '../errors/errors.ts';
+import { messageOf } from '../errors/thrown.ts';
 import { METRICS_CONTENT_TYPE } from './metrics.ts';
 
 export interface Probe {
@@ -108,7 +109,7 @@ async function compose(request: IncomingMessage, exhibits: Exhibits): Promise<An
       sleep(CLIENT_TIMEOUT_MS / 2, { status: 503, body: 'not ready in time\n' }, { signal: late.signal }),
     ]);
   } catch (error) {
-    return { status: 500, body: `${error instanceof Error ? error.message : String(error)}\n` };
+    return { status: 500, body: `${messageOf(error)}\n` };
   } finally {
     late.abort();
   }

@@ -3,7 +3,7 @@ export interface LagFacts {
   /** Commit time of the oldest event that the stream brought and that is not settled. */
   readonly oldestUnsettledCommitMs: number | undefined;
   /** What the probe of the table saw: undelivered rows that the stream has not brought, since when. */
-  readonly table: { readonly oldestFirstSeenMs: number | undefined };
+  readonly tableSinceMs: number | undefined;
   /** When the database last answered anything; at the start: when the process began to ask. */
   readonly lastAnswerMs: number;
   readonly nowMs: number;
@@ -20,7 +20,7 @@ export const SILENCE_MS = 3000;
  * while nothing is settled, also while the database is silent and may hold commits that nobody here has seen.
  */
 export function lagSeconds(facts: LagFacts): number {
-  const since = [facts.oldestUnsettledCommitMs, facts.table.oldestFirstSeenMs];
+  const since = [facts.oldestUnsettledCommitMs, facts.tableSinceMs];
   if (facts.nowMs - facts.lastAnswerMs > SILENCE_MS) since.push(facts.lastAnswerMs);
   const oldestMs = Math.min(...since.filter((time) => time !== undefined));
   return Math.max(0, (facts.nowMs - oldestMs) / 1000 || 0);

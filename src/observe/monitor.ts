@@ -72,7 +72,7 @@ export class Monitor {
     const at = (monotonicMs: number): number => clock.at(monotonicMs) ?? monotonicMs;
     return lagSeconds({
       oldestUnsettledCommitMs: this.facts().oldestUnsettledCommitMs,
-      table: { oldestFirstSeenMs: this.oldestSinceMs(at) },
+      tableSinceMs: this.oldestSinceMs(at),
       lastAnswerMs: at(this.lastAnswerMs),
       nowMs: at(nowMs),
     });

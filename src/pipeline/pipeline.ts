@@ -13,7 +13,8 @@ export interface PipelineOptions extends Omit<DispatcherOptions, 'onVerdicts'> {
   readonly source: Source;
   readonly address: Address;
   readonly settlement: Settlement;
-  readonly settler: Pick<Settler, 'add'>;
+  /** Where what is settled is entered: the settler, or who stands before it. */
+  readonly books: Pick<Settler, 'add'>;
   readonly window: WindowLimits;
   readonly onDurable: (durable: readonly Durable[]) => void;
   readonly onParked: (settled: Settled) => void;
@@ -75,7 +76,7 @@ export class Pipeline {
   }
 
   private accept(batch: Batch): void {
-    const { settlement, settler, onSkipped } = this.options;
+    const { settlement, books, onSkipped } = this.options;
     settlement.begin(batch.transactions, batch.heardLsn);
     let skipped = 0;
     for (const event of batch.events) {
@@ -84,7 +85,7 @@ export class Pipeline {
     }
     if (skipped > 0) onSkipped(skipped);
     // A COMMIT whose events are settled already: nothing else would wake who notes it.
-    if (settlement.hasUnnoted) settler.add([]);
+    if (settlement.hasUnnoted) books.add([]);
   }
 
   /**
@@ -116,7 +117,7 @@ export class Pipeline {
     const parked = settled.filter((item) => item.parked);
     for (const item of parked) this.options.onParked(item);
     if (parked.length > 0) faultPoint('after-park-decision');
-    this.options.settler.add(settled);
+    this.options.books.add(settled);
   }
 }
 

@@ -1,4 +1,5 @@
 import { DatabaseError, type Client, type QueryConfig, type QueryResult } from 'pg';
+import { quoteLiteral } from './identifier.ts';
 
 const pooled = new WeakSet<Client>();
 
@@ -32,9 +33,7 @@ type Query = (query: string | QueryConfig, values?: unknown[]) => Promise<QueryR
 export function settingsInEachTransaction(client: Client, settings: Readonly<Record<string, string>>): void {
   pooled.add(client);
   const query = client.query.bind(client) as Query;
-  const local = Object.entries(settings).map(
-    ([name, value]) => `set local ${name} = '${value.replaceAll("'", "''")}'`,
-  );
+  const local = Object.entries(settings).map(([name, value]) => `set local ${name} = ${quoteLiteral(value)}`);
   // The session's default is the server's, which may be serializable.
   const begin = ['begin isolation level read committed', ...local].join('; ');
   let inTransaction = false;

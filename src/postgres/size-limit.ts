@@ -1,16 +1,16 @@
 import type { Client } from 'pg';
-import type { OutboxConfig } from '../config/config.ts';
+import type { Config, OutboxConfig } from '../config/config.ts';
 import { derivedName, qualified, quoteIdentifier } from './identifier.ts';
 import { readOutboxTable } from './outbox-table.ts';
-
-/** The default of MAX_EVENT_BYTES. */
-const LIMIT_BYTES = 16 * 1_048_576;
 
 /**
  * The statement that lets no row in whose payload the relay would park for its size; undefined: the payload has a check
  * already. Offered by `migrate` and never run unasked: it refuses what the application writes.
  */
-export async function offerSizeLimit(client: Client, outbox: OutboxConfig): Promise<string | undefined> {
+export async function offerSizeLimit(
+  client: Client,
+  { outbox, maxEventBytes }: Pick<Config, 'outbox' | 'maxEventBytes'>,
+): Promise<string | undefined> {
   const table = await readOutboxTable(client, outbox);
   const type = table ? table.columns.get(outbox.columns.payload) : 'jsonb';
   if (type === undefined) return undefined;
@@ -22,12 +22,12 @@ export async function offerSizeLimit(client: Client, outbox: OutboxConfig): Prom
   );
   if (rows.length > 0) return undefined;
   const constraint = quoteIdentifier(derivedName(outbox.table, '_payload_size'));
-  return `alter table ${name} add constraint ${constraint} check (${condition(outbox, type)}) not valid;`;
+  return `alter table ${name} add constraint ${constraint} check (${condition(outbox, type, maxEventBytes)}) not valid;`;
 }
 
 /** Neither text nor bytea is read for its length; a bytea is counted in the hex form that a stream has it in. */
-function condition({ columns }: OutboxConfig, type: string): string {
+function condition({ columns }: OutboxConfig, type: string, maxBytes: number): string {
   const payload = quoteIdentifier(columns.payload);
-  if (type === 'bytea') return `octet_length(${payload}) <= ${LIMIT_BYTES / 2}`;
-  return `octet_length(${payload}${type === 'text' ? '' : '::text'}) <= ${LIMIT_BYTES}`;
+  if (type === 'bytea') return `octet_length(${payload}) <= ${Math.floor(maxBytes / 2)}`;
+  return `octet_length(${payload}${type === 'text' ? '' : '::text'}) <= ${maxBytes}`;
 }

@@ -6,7 +6,7 @@ import { startRabbitmq } from '../../src/demo/services/rabbitmq.ts';
 import { kafkaBenchTarget, rabbitmqBenchTarget, type BenchTarget } from './broker.ts';
 import { drain } from './drain.ts';
 import { latency } from './latency.ts';
-import { median } from './median.ts';
+import { median } from '../support/statistics.ts';
 import { comparePeers } from './peers/compare.ts';
 import { pollCost } from './poll-cost.ts';
 import { tenthsOfDrain } from './tenths.ts';

@@ -3,6 +3,7 @@ import type { Client } from 'pg';
 import { CaptureScene } from '../support/capture.ts';
 import { withClient } from '../support/database.ts';
 import { TablePoller } from '../support/table-poller.ts';
+import { quantile } from '../support/statistics.ts';
 
 export interface PollCostOptions {
   readonly cleanup: 'delete' | 'mark';
@@ -70,10 +71,6 @@ async function measure(
     maxMs: quantile(times, 1),
     nothingP99Ms: quantile(nothing, 0.99),
   };
-}
-
-function quantile(values: readonly number[], share: number): number {
-  return values.toSorted((a, b) => a - b)[Math.floor((values.length - 1) * share)] ?? 0;
 }
 
 function isPoll(text: string): boolean {

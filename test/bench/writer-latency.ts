@@ -7,6 +7,7 @@ import { until } from '../support/until.ts';
 import { fillBacklog, query, type Backlog } from './backlog.ts';
 import { startBuiltRelay, type BuiltRelay } from './built-relay.ts';
 import { usageOf } from './measured-process.ts';
+import { quantile } from '../support/statistics.ts';
 
 /**
  * What the relay costs a writer: time of an insert transaction with and without it, in turns, because the machine's
@@ -177,11 +178,6 @@ async function phase(
   }
 }
 
-function percentile(times: readonly number[], share: number): number {
-  const sorted = times.toSorted((a, b) => a - b);
-  return sorted[Math.floor(sorted.length * share)] ?? Number.NaN;
-}
-
 const figure = (value: number): string => value.toFixed(2).padStart(8);
 
 async function measure(serverUrl: string, name: string, scenario: Scenario): Promise<void> {
@@ -201,15 +197,15 @@ async function measure(serverUrl: string, name: string, scenario: Scenario): Pro
     const without = phases.flatMap((round) => round.without.times);
     const relayed = phases.flatMap((round) => round.with.times);
     const ratios = phases.map(
-      (round) => percentile(round.with.times, 0.99) / percentile(round.without.times, 0.99),
+      (round) => quantile(round.with.times, 0.99) / quantile(round.without.times, 0.99),
     );
     const row = [
-      percentile(without, 0.5),
-      percentile(without, 0.99),
-      percentile(relayed, 0.5),
-      percentile(relayed, 0.99),
-      percentile(relayed, 0.99) / percentile(without, 0.99),
-      percentile(ratios, 0.5),
+      quantile(without, 0.5),
+      quantile(without, 0.99),
+      quantile(relayed, 0.5),
+      quantile(relayed, 0.99),
+      quantile(relayed, 0.99) / quantile(without, 0.99),
+      quantile(ratios, 0.5),
       phases.reduce((sum, round) => sum + round.with.cpuPercent, 0) / phases.length,
       phases.reduce((sum, round) => sum + round.with.dropped, 0),
     ];

@@ -1,19 +1,14 @@
 import assert from 'node:assert/strict';
 import { assertDelivered } from '../support/judge.ts';
-import type { LeaderFault, LeadersResult } from './leaders.ts';
+import { MAX_IN_FLIGHT_EVENTS, type LeaderFault, type LeadersResult } from './leaders.ts';
 
-/**
- * The in-flight window. Few when the leader had caught up; but one that is cut off while it works off a backlog delivers
- * what it has read as long as its lease holds, and can't write that.
- */
-const MAX_DUPLICATES_PER_ROUND = 10_000;
 /** What a stopped process had been allowed to write and not yet written: one batch of a turn. */
 const MAX_LATE_PER_ROUND = 50;
 
 /** Throws unless every promise was kept; returns the figures in a line. `takeOverMs`: the longest that is allowed. */
 export function assertLeaders(fault: LeaderFault, result: LeadersResult, takeOverMs: number): string {
   const { verdict, late, mostLeaders, takeOverMs: each } = result;
-  assertDelivered(verdict, { maxDuplicates: each.length * MAX_DUPLICATES_PER_ROUND });
+  assertDelivered(verdict, { maxDuplicates: each.length * MAX_IN_FLIGHT_EVENTS });
   assert.deepEqual(result.notReady, []);
   assert.ok(mostLeaders <= 1, `${mostLeaders} call themselves the leader at the same time`);
   const perLease = [...late.values()];

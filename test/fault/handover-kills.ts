@@ -6,7 +6,7 @@ import { streamedTimes, terminated } from '../support/modes.ts';
 import type { RelayProcess } from '../support/relay-process.ts';
 import type { BrokerName } from '../support/target.ts';
 import { until } from '../support/until.ts';
-import { dropSlot } from './switches.ts';
+import { dropSlot } from '../support/drop-slot.ts';
 
 /** Points between polling and streaming, both ways, and the settings with which the relay passes them. */
 const POINTS: readonly (readonly [FaultPoint, Readonly<Record<string, string>>])[] = [
@@ -41,13 +41,13 @@ export async function handoverKills(run: {
     let kills = 0;
     for (let round = 0; round < run.times; round++) {
       for (const [point, env] of POINTS) {
-        await dropSlot(scene);
+        await dropSlot(scene.database.url, scene.database.name);
         await until(async () => (await scene.waiting()) >= WAITING_ROWS, { what: 'rows that wait' });
         await killed(scene.startRelay({ env, fault: `${point}:kill:1` }), point);
         await settle(scene);
         const streaming = scene.startRelay({ env, fault: `${point}:kill:1` });
         await streamedTimes(streaming, 1);
-        await dropSlot(scene);
+        await dropSlot(scene.database.url, scene.database.name);
         await killed(streaming, point);
         await settle(scene);
         kills += 2;

@@ -45,6 +45,11 @@ export interface LeadersResult {
 
 const LOAD = { rate: 500, writers: 4, keys: 50, rollback: 0.15 };
 const RELAYS = 3;
+/**
+ * What one that is cut off while it works off a backlog can repeat: it delivers what it has read as long as its lease
+ * holds, and can't write that.
+ */
+export const MAX_IN_FLIGHT_EVENTS = 1_000;
 const SCRIPT = fileURLToPath(new URL('../support/signing-relay.ts', import.meta.url));
 /** After the leader has delivered: the faults meet it at any moment. */
 const LEADING_MS: [number, number] = [300, 2_000];
@@ -199,6 +204,7 @@ class Cluster {
       env: {
         ...this.scene.env,
         ...exhibits.env,
+        MAX_IN_FLIGHT_EVENTS: String(MAX_IN_FLIGHT_EVENTS),
         DATABASE_URL: proxy.url(this.scene.database.url),
         CHECKS: String(1 + Math.floor(this.random() * MOST_CHECKS)),
         ...(this.options.fault !== 'kill-here' && { ALONE: '1' }),

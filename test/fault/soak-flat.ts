@@ -1,3 +1,5 @@
+import { median } from '../support/statistics.ts';
+
 /** What a thing may grow by from one third of the run to the next: a share of it and a fixed amount. */
 export interface Tolerance {
   readonly share: number;
@@ -34,12 +36,4 @@ export function judgeFlat({ name, values, tolerance }: Series): Flatness {
   const after = median(values.slice(-third));
   const limit = before * (1 + tolerance.share) + tolerance.plus;
   return { name, before, after, limit, flat: after <= limit };
-}
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length / 2;
-  const [low, high] = [sorted[Math.ceil(middle) - 1], sorted[Math.floor(middle)]];
-  if (low === undefined || high === undefined) throw new RangeError('the median of nothing');
-  return (low + high) / 2;
 }

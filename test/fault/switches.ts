@@ -7,6 +7,7 @@ import { modeChanges, terminated } from '../support/modes.ts';
 import type { RelayProcess } from '../support/relay-process.ts';
 import type { BrokerName } from '../support/target.ts';
 import { until } from '../support/until.ts';
+import { dropSlot } from '../support/drop-slot.ts';
 
 const LIMIT_BYTES = 32 * 1024 ** 2;
 const MODE_TIMEOUT_MS = 120_000;
@@ -40,7 +41,7 @@ export async function switches(run: {
     await streams(relay);
     for (let done = 0; done < run.switches; done += 2) {
       const before = modeChanges(relay).length;
-      if (done % 4 === 0) await dropSlot(scene);
+      if (done % 4 === 0) await dropSlot(scene.database.url, scene.database.name);
       else await passLimit(scene, relay, before);
       await changed(relay, 'polling', before);
       await streams(relay, before);
@@ -135,22 +136,6 @@ async function changed(relay: RelayProcess, mode: string, since: number): Promis
 
 async function streams(relay: RelayProcess, since = 0): Promise<void> {
   await changed(relay, 'streaming', since);
-}
-
-/** As somebody does who finds that it retains too much; the relay may take it again in between. */
-export async function dropSlot(scene: Scene): Promise<void> {
-  const { url, name } = scene.database;
-  await withClient(url, async (client) => {
-    const drop = async (): Promise<boolean> => {
-      await client.query(
-        'select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1 and active_pid is not null',
-        [name],
-      );
-      await client.query('select pg_drop_replication_slot($1)', [name]);
-      return true;
-    };
-    await until(drop, { what: 'the slot to be dropped' });
-  });
 }
 
 /** A transaction that stays open keeps the log from its beginning on, and meanwhile much is written. */

@@ -4,7 +4,7 @@ import { offerSizeLimit } from '../../src/postgres/size-limit.ts';
 import { CaptureScene } from '../support/capture.ts';
 import { RelayProcess } from '../support/relay-process.ts';
 
-const LIMIT = 16 * 1_048_576;
+const LIMIT = 1_048_576;
 const TEXT = `repeat('x', $1)`;
 /** A payload of so many characters, and how many of them pass. */
 const PAYLOADS = {
@@ -18,7 +18,7 @@ describe('the size limit that migrate offers', () => {
   let scene: CaptureScene;
 
   beforeEach(async () => {
-    scene = await CaptureScene.open();
+    scene = await CaptureScene.open({ env: { MAX_EVENT_BYTES: '1MiB' } });
   });
 
   afterEach(async () => await scene.close());
@@ -33,10 +33,10 @@ describe('the size limit that migrate offers', () => {
           [length],
         );
       await insert(fitting + 1);
-      await scene.sql((await offerSizeLimit(scene.client, scene.config.outbox)) ?? '');
+      await scene.sql((await offerSizeLimit(scene.client, scene.config)) ?? '');
       await insert(fitting);
       await assert.rejects(insert(fitting + 1), { code: '23514' }, type);
-      assert.equal(await offerSizeLimit(scene.client, scene.config.outbox), undefined, 'it is there');
+      assert.equal(await offerSizeLimit(scene.client, scene.config), undefined, 'it is there');
       assert.equal(await scene.count('outbox'), 2);
     }
   });

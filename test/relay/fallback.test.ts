@@ -19,6 +19,7 @@ import { openOutbox, type Outbox } from '../support/outbox.ts';
 import { type RelayProcess, withRelay } from '../support/relay-process.ts';
 import { postgresService } from '../support/services.ts';
 import { until } from '../support/until.ts';
+import { dropSlot } from '../support/drop-slot.ts';
 
 /** Events a second: on a small machine, the relay must be able to catch up while it changes its mode. */
 const RATE = 300;
@@ -43,21 +44,6 @@ async function arrivedBeyondNow(scene: Scene, relay: RelayProcess, timeoutMs: nu
     (error: unknown) => {
       throw new Error(`${String(error)}\n${relay.output}`, { cause: error });
     },
-  );
-}
-
-/** As somebody does who finds that it retains too much: the relay may take it again in between. */
-async function dropSlot(client: Client, slot: string): Promise<void> {
-  await until(
-    async () => {
-      await client.query(
-        'select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1 and active_pid is not null',
-        [slot],
-      );
-      await client.query('select pg_drop_replication_slot($1)', [slot]);
-      return true;
-    },
-    { what: 'the slot to be dropped' },
   );
 }
 
@@ -220,7 +206,7 @@ describe('SOURCE=auto while a slot is made', () => {
           await withClient(url, async (client) => {
             // No slot can be made while it is open: what arrives then comes from the table.
             if (held) await client.query('begin; select pg_current_xact_id()');
-            await withClient(url, async (dba) => await dropSlot(dba, name));
+            await dropSlot(url, name);
             await arrivedBeyondNow(scene, relay, FALLBACK_MS);
             if (!held) return;
             assert.equal(streamings(relay), before, relay.output);

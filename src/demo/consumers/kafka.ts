@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { ConnectionOptions } from 'node:tls';
 import { Kafka, logLevel } from 'kafkajs';
 import type { Admin, EachBatchPayload, KafkaConfig as ClientConfig, SASLOptions } from 'kafkajs';
 import type { KafkaConfig } from '../../config/config.ts';
+import { tlsOptions } from '../../config/tls.ts';
 import type { Consumer, ConsumerOptions } from './consumer.ts';
 
 const PARTITIONS = 3;
@@ -62,7 +62,7 @@ async function makeTopic(admin: Admin, topic: string): Promise<void> {
   const definition = { topic, numPartitions: PARTITIONS, replicationFactor: -1, configEntries };
   // kafkajs's own wait fails when a broker has not heard of the topic yet.
   await admin.createTopics({ topics: [definition], waitForLeaders: false });
-  await within(async () => {
+  await until(async () => {
     const { topics } = await admin.fetchTopicMetadata({ topics: [topic] });
     return topics.every(({ partitions }) => partitions.every(({ leader }) => leader >= 0));
   }, `the topic ${topic} has no leaders`);
@@ -70,7 +70,7 @@ async function makeTopic(admin: Admin, topic: string): Promise<void> {
 
 async function readToEnd(admin: Admin, topic: string, consumed: ReadonlyMap<number, bigint>): Promise<void> {
   const ends = await admin.fetchTopicOffsets(topic);
-  await within(
+  await until(
     () =>
       ends.every(
         ({ partition, low, high }) => low === high || (consumed.get(partition) ?? 0n) >= BigInt(high),
@@ -80,7 +80,7 @@ async function readToEnd(admin: Admin, topic: string, consumed: ReadonlyMap<numb
 }
 
 /** An error of `check` counts as "not yet": a fresh topic is unknown to some broker for a moment. */
-async function within(check: () => boolean | Promise<boolean>, otherwise: string): Promise<void> {
+async function until(check: () => boolean | Promise<boolean>, otherwise: string): Promise<void> {
   const deadline = performance.now() + FINISH_TIMEOUT_MS;
   let last: unknown;
   while (performance.now() < deadline) {
@@ -103,20 +103,6 @@ function clientConfig(config: KafkaConfig): ClientConfig {
     retry: { retries: 3, initialRetryTime: 100 },
     ...(config.ssl && { ssl: tlsOptions(config.ssl) }),
     ...(config.sasl && { sasl: saslOptions(config.sasl) }),
-  };
-}
-
-function tlsOptions({
-  ca,
-  cert,
-  key,
-  rejectUnauthorized,
-}: NonNullable<KafkaConfig['ssl']>): ConnectionOptions {
-  return {
-    rejectUnauthorized,
-    ...(ca && { ca: ca() }),
-    ...(cert && { cert: cert() }),
-    ...(key && { key: key() }),
   };
 }
 

@@ -5,6 +5,7 @@ import { classify } from '../../errors/policy.ts';
 import { faultPoint } from '../../lifecycle/fault-point.ts';
 import { retryUntil } from '../../lifecycle/retry-until.ts';
 import type { Progress, ProgressStore } from '../settle/progress.ts';
+import { quoteLiteral } from '../../postgres/identifier.ts';
 import { readableSnapshot } from '../../postgres/snapshot.ts';
 import { BEFORE_ALL } from './polling/table-reader.ts';
 import type { Run } from '../settle/settled-runs.ts';
@@ -162,8 +163,7 @@ export async function giveUpUnreadableSlot(
 async function readSnapshot(client: Client, exported: string | undefined): Promise<string> {
   await client.query('begin isolation level repeatable read');
   try {
-    if (exported !== undefined)
-      await client.query(`set transaction snapshot '${exported.replaceAll("'", "''")}'`);
+    if (exported !== undefined) await client.query(`set transaction snapshot ${quoteLiteral(exported)}`);
     const { rows } = await client.query<{ snapshot: string }>(
       'select pg_current_snapshot()::text as snapshot',
     );

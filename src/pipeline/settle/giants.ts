@@ -15,7 +15,7 @@ export interface GiantParkingOptions {
 
 /** The server copies a gigabyte within it, also on a slow disk; the relay's other statements have a minute. */
 const PARKING_TIMEOUT_MS = 600_000;
-const UNSEEN_RETRY_MS = 50;
+const UNSEEN_LOOK_MS = 50;
 
 /**
  * Parks rows that are too large to be held, beside everything else: moving a gigabyte takes the server many seconds, in
@@ -97,7 +97,7 @@ export class GiantParking {
     let result = await parkFromTable(client, config, settled);
     // The server streams a commit before others see it.
     while (result === 'unseen') {
-      await sleep(UNSEEN_RETRY_MS, undefined, { signal: this.over.signal });
+      await sleep(UNSEEN_LOOK_MS, undefined, { signal: this.over.signal });
       result = await parkFromTable(client, config, settled);
     }
     return result === 'parked' ? { ...settled, parkedInDatabase: true } : settled;

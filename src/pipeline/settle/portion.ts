@@ -3,6 +3,9 @@ import type { Settled } from './settlement.ts';
 /** Of rows that go into the dead letters, in one statement: all of their texts are in memory several times over. */
 const MAX_PARKED_BYTES = 4 * 1_048_576;
 
+/** Most events in one transaction of the clean-up: short enough never to stand in a writer's way. */
+export const MAX_EVENTS_PER_WRITE = 5_000;
+
 /** How many of the first of these are written in one statement, at least one. Pure. */
 export function portion(settled: readonly Settled[], maxEvents: number): number {
   let parkedBytes = 0;

@@ -3,6 +3,7 @@ import type { Client } from 'pg';
 import { faultPoint } from '../../lifecycle/fault-point.ts';
 import { readLogEnds } from '../../postgres/log-position.ts';
 import { Pace } from '../pace.ts';
+import { MAX_EVENTS_PER_WRITE } from './portion.ts';
 import type { Phase, ProgressStore } from './progress.ts';
 import type { Findings, Settled, Settlement, Write } from './settlement.ts';
 import { SharedFlush } from './shared-flush.ts';
@@ -24,8 +25,6 @@ interface Committed {
   readonly findings: Findings;
 }
 
-/** Most events in one transaction of the clean-up: short enough never to stand in a writer's way. */
-const MAX_EVENTS_PER_WRITE = 5_000;
 /** Each write costs the server and this process about as much as fifty rows. */
 const REST_MS = 10;
 /** Below the rate at which it rests: what a kill would repeat grows with it, what writers share with the clean-up shrinks. */

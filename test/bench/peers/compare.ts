@@ -2,7 +2,7 @@ import { kafkaBenchTarget, type BenchTarget } from '../broker.ts';
 import { outboxRelay, type Contender } from '../contender.ts';
 import { drainTwice, type DrainResult } from '../drain.ts';
 import { latencies, type LatencyResult } from '../latency.ts';
-import { median } from '../median.ts';
+import { median } from '../../support/statistics.ts';
 import { CONNECT_VERSION, debezium, DEBEZIUM_SETTINGS, DEBEZIUM_VERSION } from './debezium.ts';
 import { killCost } from './kill-cost.ts';
 import { table } from './table.ts';

@@ -3,7 +3,7 @@ import { until } from '../../support/until.ts';
 import type { Arrival, BenchTarget } from '../broker.ts';
 import { withBacklog, type Contender } from '../contender.ts';
 import { insertOpenLoop } from '../latency.ts';
-import { median } from '../median.ts';
+import { median } from '../../support/statistics.ts';
 
 /** Twice the longest interval at which a contender stores its position, so that a kill meets any moment of it. */
 const MIN_UPTIME_MS = 6_000;

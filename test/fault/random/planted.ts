@@ -1,13 +1,5 @@
-import {
-  appendFileSync,
-  cpSync,
-  existsSync,
-  mkdirSync,
-  readFileSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
-import { dirname, join } from 'node:path';
+import { cpSync, existsSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { ServiceFolder } from '../../../src/demo/services/folder.ts';
 import { codeCommit } from '../code-commit.ts';
@@ -15,6 +7,7 @@ import { Arena } from './arena.ts';
 import type { Edit, Plant } from './plant.ts';
 import { runRound } from './round.ts';
 import type { Broker } from './schedule.ts';
+import { appendLine } from './record.ts';
 
 /** A line of the record: one planted bug. */
 export interface PlantedLine {
@@ -60,7 +53,7 @@ export async function runPlanted(options: PlantedOptions): Promise<boolean> {
       for (const plant of left) {
         if (performance.now() > endMs) return false;
         const line = await search(arena, plant, options);
-        append(options.file, line);
+        appendLine(options.file, line);
         const kept = line.rounds !== undefined && line.control.length === 0;
         options.say(`${kept ? 'found ' : 'MISSED'} ${JSON.stringify(line)}`);
         found &&= kept;
@@ -143,9 +136,4 @@ export function readPlanted(file: string): PlantedLine[] {
   if (!existsSync(file)) return [];
   const lines = readFileSync(file, 'utf8').split('\n').filter(Boolean);
   return lines.map((line) => JSON.parse(line) as PlantedLine);
-}
-
-function append(file: string, line: PlantedLine): void {
-  mkdirSync(dirname(file), { recursive: true });
-  appendFileSync(file, `${JSON.stringify(line)}\n`);
 }

@@ -68,7 +68,7 @@ export function readLines(file: string): Line[] {
   return [...new Map(lines.map((line) => [`${line.broker} ${line.seed}`, line])).values()];
 }
 
-export function appendLine(file: string, line: Line): void {
+export function appendLine(file: string, line: object): void {
   mkdirSync(dirname(file), { recursive: true });
   appendFileSync(file, `${JSON.stringify(line)}\n`);
 }

@@ -1,6 +1,7 @@
 import type { PlantedLine } from './planted.ts';
 import type { Line } from './record.ts';
 import { FAULT_KINDS, KINDS, type FaultKind } from './schedule.ts';
+import { quantile } from '../../support/statistics.ts';
 
 /** Markdown of the results: what every kind of fault led to, and which bugs the judge found. Pure. */
 export function report(lines: readonly Line[], planted: readonly PlantedLine[]): string {
@@ -114,12 +115,6 @@ function recovery({ recoveredMs }: Line): number {
 
 function seconds(ms: number): string {
   return (ms / 1000).toFixed(1);
-}
-
-/** The value that so large a part of them does not exceed; 0 of none. */
-function quantile(values: readonly number[], part: number): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.max(0, Math.ceil(sorted.length * part) - 1)] ?? 0;
 }
 
 function table(head: readonly string[], rows: readonly (readonly (string | number)[])[]): string {

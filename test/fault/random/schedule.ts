@@ -162,7 +162,7 @@ function makeEnv(dice: Dice): Record<string, string> {
   return {
     SOURCE: dice.pick(['auto', 'auto', 'auto', 'streaming', 'polling']),
     CLEANUP: dice.pick(['delete', 'delete', 'delete', 'mark']),
-    MAX_IN_FLIGHT_EVENTS: dice.pick(['200', '1000', '10000']),
+    MAX_IN_FLIGHT_EVENTS: dice.pick(['200', '1000', '5000']),
     MAX_IN_FLIGHT_BYTES: '16MiB',
     WAL_RETENTION_LIMIT_BYTES: '64MiB',
     MAX_EVENT_BYTES: String(MAX_EVENT_BYTES),

@@ -131,7 +131,8 @@ describe('layers', () => {
     const part = loadDatabasePart({
       DATABASE_URL: GOOD.DATABASE_URL,
       OUTBOX_TABLE: '"My App".Outbox',
-      MAX_ATTEMPTS: 'x',
+      RABBITMQ_WINDOW: 'x',
+      ROUTE_TOPIC: '${',
     });
     assert.deepEqual([part.outbox.schema, part.outbox.table], ['My App', 'outbox']);
   });

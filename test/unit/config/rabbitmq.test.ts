@@ -56,4 +56,19 @@ describe('RabbitMQ', () => {
         error instanceof RelayError && error.consequence === 'stop' && /amqps:\/\//.test(error.message),
     );
   });
+
+  it('a rotated file that holds no URL any more waits for a person, and is not quoted', () => {
+    const path = join(folder, 'broken');
+    writeFileSync(path, 'amqp://u:p@r1');
+    const broker = rabbitmq({ RABBITMQ_URL_FILE: path });
+    writeFileSync(path, 'u:hush@r1');
+    assert.throws(
+      () => broker.urls(),
+      (error) =>
+        error instanceof RelayError &&
+        error.code === 'rabbitmq-url' &&
+        error.consequence === 'stop' &&
+        !error.message.includes('hush'),
+    );
+  });
 });

@@ -103,21 +103,18 @@ test('gauges that change by themselves are filled at each scrape', async () => {
 
 test('a distribution counts every observation once, in the bucket that holds it, cumulatively', () => {
   const bounds = [0.001, 0.01, 0.1, 1];
-  const observation = fc.tuple(fc.double({ min: -1, max: 3, noNaN: true }), fc.integer({ min: 1, max: 9 }));
+  const observation = fc.double({ min: -1, max: 3, noNaN: true });
   fc.assert(
     fc.property(fc.array(observation), (observations) => {
       const distribution = new Distribution({ name: 'd', help: 'h', bounds });
-      for (const [seconds, count] of observations) distribution.observe(seconds, count);
+      for (const seconds of observations) distribution.observe(seconds);
       const values = samples(distribution.text());
-      const total = observations.reduce((sum, [, count]) => sum + count, 0);
       for (const bound of bounds) {
-        const below = observations
-          .filter(([seconds]) => seconds <= bound)
-          .reduce((sum, [, count]) => sum + count, 0);
+        const below = observations.filter((seconds) => seconds <= bound).length;
         assert.equal(values.get(`d_bucket{le="${bound}"}`), below);
       }
-      assert.equal(values.get('d_bucket{le="+Inf"}'), total);
-      assert.equal(values.get('d_count'), total);
+      assert.equal(values.get('d_bucket{le="+Inf"}'), observations.length);
+      assert.equal(values.get('d_count'), observations.length);
       assert.ok((values.get('d_sum') ?? -1) >= 0);
     }),
   );

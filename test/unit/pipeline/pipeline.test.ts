@@ -61,7 +61,7 @@ function setUp(
     publisher,
     address: (event) => messageOf(event.seq, { event, key: String(event.seq % 3) }),
     settlement: new Settlement({ position: 0n, before: [], beforeUntil: 0n }),
-    settler,
+    books: settler,
     mayStart: () => true,
     window: { maxEvents: 4, maxBytes: 1e9 },
     policy: { maxAttempts: 2, topicGraceMs: 0, maxStuckEvents: 100, retryDelayMs: () => 1 },
@@ -120,7 +120,7 @@ describe('Pipeline', () => {
     let asked = 0;
     const settler = { add: () => asked++ } as unknown as Settler;
     const limits = { maxEvents: 1, maxBytes: 1e9 };
-    const { pipeline, skipped } = setUp(source, { settlement, settler, window: limits });
+    const { pipeline, skipped } = setUp(source, { settlement, books: settler, window: limits });
     const stop = new AbortController();
     const running = pipeline.run(stop.signal);
     await turns();

@@ -3,7 +3,7 @@ import type { Config } from '../../../config/config.ts';
 import { faultPoint } from '../../../lifecycle/fault-point.ts';
 import { readLogEnds } from '../../../postgres/log-position.ts';
 import type { Batch, Source } from '../source.ts';
-import { standbysHave } from '../streaming/failover-slot.ts';
+import { untilStandbysHave } from '../streaming/failover-slot.ts';
 import { LowerBound } from './lower-bound.ts';
 import { readDrawers, readNumbering, type Numbering } from './numbering.ts';
 import type { Identity } from '../../settle/settled-runs.ts';
@@ -22,7 +22,6 @@ const MAX_ROWS_CAUGHT_UP = 500;
 const SLOW_LOOK_MS = 50;
 const MIN_IDLE_MS = 10;
 const MAX_IDLE_MS = 200;
-const STANDBY_LOOK_MS = 10;
 
 /**
  * Delivers whatever is undelivered, for ever, by `seq`. Being delivered is a property of the row, not of a cursor: what
@@ -167,11 +166,9 @@ export class TablePoll implements Source {
       if (ends.flushed >= inserted) break;
       await flush();
     }
-    while (config.slotFailover && !(await standbysHave(client, inserted))) {
-      await pause(STANDBY_LOOK_MS, signal);
-      if (signal.aborted) return false;
-    }
-    return true;
+    if (!config.slotFailover) return true;
+    await untilStandbysHave(client, inserted, signal);
+    return !signal.aborted;
   }
 }
 

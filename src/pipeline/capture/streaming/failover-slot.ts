@@ -1,4 +1,5 @@
 import type { Client } from 'pg';
+import { pause } from '../../../lifecycle/wait.ts';
 import { formatLsn } from '../../../postgres/lsn.ts';
 
 export interface FailoverReadiness {
@@ -9,6 +10,7 @@ export interface FailoverReadiness {
 }
 
 const FIRST_VERSION = 170_000;
+const STANDBY_LOOK_MS = 10;
 
 /** Those that the stream of such a slot waits for; none before PostgreSQL 17. */
 const NAMED = `select trim(both ' "' from part) as name
@@ -37,8 +39,15 @@ export async function examineFailover(client: Client): Promise<FailoverReadiness
   return { can: true, state: 'ready', message: `delivery waits for ${named}` };
 }
 
-/** Whether every one of these standbys has the log up to `lsn`: what the stream waits for, asked for the polled rows. */
-export async function standbysHave(client: Client, lsn: bigint): Promise<boolean> {
+/**
+ * Until every one of these standbys has the log up to `lsn`, which a stream waits for by itself, or until the signal
+ * aborts: of what comes from the table nothing must be published either that a failover takes back.
+ */
+export async function untilStandbysHave(client: Client, lsn: bigint, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted && !(await standbysHave(client, lsn))) await pause(STANDBY_LOOK_MS, signal);
+}
+
+async function standbysHave(client: Client, lsn: bigint): Promise<boolean> {
   const { rows } = await client.query<{ have: string }>(
     `select coalesce(bool_and(coalesce(s.restart_lsn, '0/0') >= $1::pg_lsn), true)::text as have
        from (${NAMED}) as names left join pg_replication_slots s on s.slot_name = name and s.slot_type = 'physical'

@@ -129,6 +129,7 @@ export class ReplicationStream implements Source {
     const maxHeldBytes = Math.max(maxEventBytes + FRAME_BYTES, HELD_ROW_BYTES);
     const socket = new CopyBothSocket(connection.stream, maxHeldBytes);
     this.socket = socket;
+    // By hand: a literal of the replication protocol knows no escapes, which quoteLiteral may use.
     const publication = `"${publicationName.replaceAll('"', '""')}"`.replaceAll("'", "''");
     socket.sendQuery(
       `START_REPLICATION SLOT "${slotName}" LOGICAL ${formatLsn(startLsn)} ` +

@@ -1,5 +1,6 @@
 import type { KafkaConfig } from '../../../config/config.ts';
 import { RelayError } from '../../../errors/errors.ts';
+import { messageOf, toError } from '../../../errors/thrown.ts';
 import { Backoff } from '../../../lifecycle/backoff.ts';
 import { type Address, BrokerLink } from './link.ts';
 import type { MetadataAnswer } from './protocol.ts';
@@ -123,7 +124,7 @@ export class Cluster {
       this.applyBrokers(await link.metadata([], this.connectTimeoutMs));
       if (signal.aborted || !this.connected) throw new Error('the connection was ended');
     } catch (error) {
-      link.destroy(error instanceof Error ? error : new Error(String(error)));
+      link.destroy(toError(error));
       throw asUnreachable(error, address);
     }
     for (const node of this.nodes.values()) node.notBefore = 0;
@@ -182,7 +183,7 @@ export class Cluster {
     } catch (error) {
       // Not lost: they are asked for again over the next link.
       for (const topic of topics) this.wanted.add(topic);
-      link.destroy(error instanceof Error ? error : new Error(String(error)));
+      link.destroy(toError(error));
     } finally {
       this.asking = false;
     }
@@ -223,14 +224,14 @@ function sameAddress(a: Address, b: Address): boolean {
   return a.port === b.port && a.host === b.host;
 }
 
-/** `host:port`, `[::1]:port`; without a port, Kafka's 9092. */
+/** `host:port` or `[::1]:port`, as the configuration has checked. */
 function parseAddress(text: string): Address {
-  const match = /^(?:\[([^\]]+)\]|([^:]*))(?::(\d+))?$/.exec(text);
-  return { host: match?.[1] ?? match?.[2] ?? text, port: Number(match?.[3] ?? 9092) };
+  const match = /^(?:\[([^\]]+)\]|([^:]*)):(\d+)$/.exec(text);
+  return { host: match?.[1] ?? match?.[2] ?? text, port: Number(match?.[3]) };
 }
 
 function asUnreachable(error: unknown, address: Address): RelayError {
-  const text = error instanceof Error ? error.message : String(error);
+  const text = messageOf(error);
   return new RelayError(
     'retry',
     'kafka-unreachable',

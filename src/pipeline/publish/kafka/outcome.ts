@@ -4,6 +4,7 @@ import type { Group } from './grouping.ts';
 import { batchBound } from './record-batch.ts';
 import type { Batch } from './produce-request.ts';
 import { isLegalTopic } from './topics.ts';
+import { messageOf } from '../../../errors/thrown.ts';
 
 export function unknown(code: string, reason: string): Outcome {
   return { kind: 'unknown', code, reason };
@@ -51,7 +52,7 @@ export function topicOutcome(topic: string, errorCode: number): Outcome {
 
 /** The messages could not be encoded: sending them again can't help. */
 export function refusedLocally(batch: Batch, error: unknown): Outcome {
-  const text = error instanceof Error ? error.message : String(error);
+  const text = messageOf(error);
   return { ...rejected('encoding-failed', `The message can't be encoded: ${text}`, batch), permanent: true };
 }
 

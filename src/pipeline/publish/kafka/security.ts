@@ -1,17 +1,5 @@
-import type { ConnectionOptions } from 'node:tls';
-import type { TlsConfig } from '../../../config/config.ts';
 import { RelayError } from '../../../errors/errors.ts';
 import { AUTHENTICATION_ADVICE } from './errors.ts';
-
-export function tlsOptions(ssl: TlsConfig): ConnectionOptions {
-  const { ca, cert, key } = ssl;
-  return {
-    rejectUnauthorized: ssl.rejectUnauthorized,
-    ...(ca === undefined ? {} : { ca: ca() }),
-    ...(cert === undefined ? {} : { cert: cert() }),
-    ...(key === undefined ? {} : { key: key() }),
-  };
-}
 
 /** The first message of OAUTHBEARER (RFC 7628, 3.1). */
 export function bearerMessage(token: string): Buffer {

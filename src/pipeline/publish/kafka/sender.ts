@@ -6,6 +6,7 @@ import { answeredOutcome, refusedLocally, unknown } from './outcome.ts';
 import { type CompressedRecords, gzipRecords, requestBound, writeProduceRequest } from './produce-request.ts';
 import type { ProduceAnswer } from './protocol.ts';
 import type { Stamp } from './sequences.ts';
+import { toError } from '../../../errors/thrown.ts';
 
 /** What the sender uses of a link. */
 export type ProduceLink = Pick<BrokerLink, 'needsAuthentication' | 'authenticate' | 'produce' | 'destroy'>;
@@ -151,7 +152,7 @@ export class Sender {
     } catch (error) {
       // The socket may still read from it. An abandoned flight has lost it already; by now it is that of another.
       if (!flight.over) this.buffer = Buffer.alloc(0);
-      const reason = error instanceof Error ? error : new Error(String(error));
+      const reason = toError(error);
       link.destroy(reason);
       if (groups.length > 1) for (const group of groups) this.suspects.add(group.topicPartition);
       this.land(flight, () => [unknown('connection-lost', reason.message)]);

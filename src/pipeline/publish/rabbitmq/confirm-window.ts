@@ -2,9 +2,9 @@ import type { ConfirmChannel, Message as AmqpMessage } from 'amqplib';
 import type { Message } from '../../envelope/message.ts';
 import { DURABLE } from '../publisher.ts';
 import type { OnOutcome, Outcome } from '../publisher.ts';
+import { messageOf } from '../../../errors/thrown.ts';
 import { numberOf } from './amqplib.ts';
 import type { ConfirmReader } from './confirm-reader.ts';
-import { textOf } from './errors.ts';
 import type { FrameWriter } from './frame-writer.ts';
 import { refused } from './properties.ts';
 import { Unconfirmed } from './unconfirmed.ts';
@@ -93,7 +93,7 @@ export class ConfirmWindow {
     try {
       this.writer.put(this.channel, entry.message);
     } catch (error) {
-      return refused('not-encodable', `AMQP can't carry this message: ${textOf(error)}`);
+      return refused('not-encodable', `AMQP can't carry this message: ${messageOf(error)}`);
     }
     this.unconfirmed.push(entry);
     return undefined;

@@ -1,8 +1,10 @@
 import { connect, credentials } from 'amqplib';
 import type { ChannelModel, ConfirmChannel, SocketOptions } from 'amqplib';
 import type { RabbitmqConfig } from '../../../config/config.ts';
+import { tlsOptions } from '../../../config/tls.ts';
 import { RelayError } from '../../../errors/errors.ts';
-import { connectError, textOf } from './errors.ts';
+import { messageOf } from '../../../errors/thrown.ts';
+import { connectError } from './errors.ts';
 import { SOCKET_BUFFER_BYTES } from './frame-writer.ts';
 
 /** For one URL: name look-up, TCP, TLS, login and the first channel. */
@@ -30,7 +32,7 @@ export async function openConnection(attempt: Attempt): Promise<Connection> {
   const failures: RelayError[] = [];
   for (const url of attempt.config.urls()) {
     attempt.signal.throwIfAborted();
-    const address = parseUrl(url);
+    const address = new URL(url);
     try {
       return await openOne(address, attempt);
     } catch (error) {
@@ -75,17 +77,6 @@ async function openOne(url: URL, attempt: Attempt): Promise<Connection> {
   }
 }
 
-function parseUrl(text: string): URL {
-  try {
-    return new URL(text);
-  } catch (error) {
-    throw new RelayError('stop', 'rabbitmq-url', 'RABBITMQ_URL is not a URL', {
-      advice: 'Write amqp://user:password@host:5672/vhost, with special characters percent-encoded.',
-      cause: error,
-    });
-  }
-}
-
 function withHeartbeat(url: URL): string {
   const complete = new URL(url);
   if (!complete.searchParams.has('heartbeat')) complete.searchParams.set('heartbeat', String(HEARTBEAT_S));
@@ -109,17 +100,8 @@ function login(url: URL): NonNullable<SocketOptions['credentials']> {
   try {
     return credentials.plain(decodeURIComponent(url.username), decodeURIComponent(url.password));
   } catch (error) {
-    throw new RelayError('stop', 'rabbitmq-url', `user or password in RABBITMQ_URL: ${textOf(error)}`, {
+    throw new RelayError('stop', 'rabbitmq-url', `user or password in RABBITMQ_URL: ${messageOf(error)}`, {
       advice: 'Percent-encode special characters in user and password; a "%" is written "%25".',
     });
   }
-}
-
-function tlsOptions(tls: NonNullable<RabbitmqConfig['tls']>): SocketOptions {
-  return {
-    rejectUnauthorized: tls.rejectUnauthorized,
-    ...(tls.ca === undefined ? {} : { ca: tls.ca() }),
-    ...(tls.cert === undefined ? {} : { cert: tls.cert() }),
-    ...(tls.key === undefined ? {} : { key: tls.key() }),
-  };
 }

@@ -1,5 +1,6 @@
 import { RelayError } from '../../../errors/errors.ts';
 import type { Consequence } from '../../../errors/errors.ts';
+import { messageOf } from '../../../errors/thrown.ts';
 import type { Outcome } from '../publisher.ts';
 
 interface Rule {
@@ -21,14 +22,6 @@ const BY_REPLY_CODE: ReadonlyMap<number, Rule> = new Map<number, Rule>([
       code: 'message-too-large',
       advice: 'Make the payload smaller.',
       causedByMessage: true,
-    },
-  ],
-  [
-    312,
-    {
-      consequence: 'retry',
-      code: 'unroutable',
-      advice: 'Bind a queue to the exchange for this routing key.',
     },
   ],
   [320, { consequence: 'retry', code: 'connection-forced', advice: RETRY_LATER }],
@@ -172,19 +165,13 @@ function property(error: unknown, name: string): unknown {
   return typeof error === 'object' && error !== null ? (error as Record<string, unknown>)[name] : undefined;
 }
 
-export function textOf(error: unknown): string {
-  // The error of several addresses tried together has an empty message.
-  if (error instanceof AggregateError && error.message === '') return error.errors.map(textOf).join('; ');
-  return error instanceof Error ? error.message : String(error);
-}
-
 function ruleOf(error: unknown): Rule {
   const code = property(error, 'code');
   if (typeof code === 'number') return BY_REPLY_CODE.get(code) ?? LOST;
   const known = typeof code === 'string' ? BY_SOCKET_CODE.get(code) : undefined;
   if (known !== undefined) return known;
   if (typeof code === 'string' && /^ERR_(SSL|OSSL|TLS)_|^EPROTO$/.test(code)) return TLS_HANDSHAKE;
-  const text = textOf(error);
+  const text = messageOf(error);
   return BY_TEXT.find(([pattern]) => pattern.test(text))?.[1] ?? LOST;
 }
 
@@ -194,7 +181,7 @@ export function connectError(error: unknown, where: string, connectedBefore: boo
   const rule = ruleOf(error);
   // A virtual host is refused for a moment while its node starts: what has worked once is tried again.
   const consequence = connectedBefore && rule.code === 'rabbitmq-vhost' ? 'retry' : rule.consequence;
-  return new RelayError(consequence, rule.code, `RabbitMQ at ${where}: ${textOf(error)}`, {
+  return new RelayError(consequence, rule.code, `RabbitMQ at ${where}: ${messageOf(error)}`, {
     advice: rule.advice,
     cause: error,
   });
@@ -202,7 +189,7 @@ export function connectError(error: unknown, where: string, connectedBefore: boo
 
 /** The outcome of everything that was outstanding when a channel or a connection ended. */
 export function lostOutcome(error: unknown): Outcome {
-  return { kind: 'unknown', code: ruleOf(error).code, reason: textOf(error) };
+  return { kind: 'unknown', code: ruleOf(error).code, reason: messageOf(error) };
 }
 
 /** The outcome of a message that was alone when its channel or connection was closed because of it. */
@@ -211,8 +198,8 @@ export function culpritOutcome(error: unknown): Outcome {
   if (rule.causedByMessage !== true) return lostOutcome(error);
   return {
     kind: 'rejected',
-    code: maxSizeIn(textOf(error)) === undefined ? rule.code : 'message-too-large',
-    reason: `${textOf(error)}. ${rule.advice}`,
+    code: maxSizeIn(messageOf(error)) === undefined ? rule.code : 'message-too-large',
+    reason: `${messageOf(error)}. ${rule.advice}`,
     permanent: rule.consequence === 'park',
     scope: 'event',
     // A permission that is being changed needs a person, as a missing exchange does: attempts in a row would park in seconds.
@@ -230,7 +217,7 @@ export type Blame =
 
 export function blameOf(error: unknown): Blame {
   if (ruleOf(error).causedByMessage !== true) return { kind: 'nobody' };
-  const text = textOf(error);
+  const text = messageOf(error);
   const code = property(error, 'code');
   if (code === 404 && /no exchange '/.test(text)) return { kind: 'missing-exchange' };
   const refused = code === 403 ? /exchange '([^']*)'/.exec(text)?.[1] : undefined;

@@ -1,9 +1,9 @@
 import type { Channel, ChannelModel } from 'amqplib';
 import type { RabbitmqConfig } from '../../../config/config.ts';
 import { RelayError } from '../../../errors/errors.ts';
+import { messageOf } from '../../../errors/thrown.ts';
 import type { Outcome } from '../publisher.ts';
 import type { Entry } from './confirm-window.ts';
-import { textOf } from './errors.ts';
 import { refused } from './properties.ts';
 
 /** How long "missing" is believed: a backlog for one missing exchange must not cost a channel for each message. */
@@ -139,14 +139,14 @@ export class Exchanges {
     const code = (error as { code?: unknown }).code;
     const { config, onFatal } = this.options;
     if (code === 404) return unusable('exchange-missing', `exchange "${exchange}" does not exist`);
-    if (code === 403) return unusable('access-refused', textOf(error));
+    if (code === 403) return unusable('access-refused', messageOf(error));
     if (code !== 406 || !config.declare)
-      return { kind: 'unknown', code: 'exchange-check-failed', reason: textOf(error) };
+      return { kind: 'unknown', code: 'exchange-check-failed', reason: messageOf(error) };
     const cause = mismatch(exchange, error, config);
     // An exchange that a row has named is that row's trouble: to halt for it would hold up all others.
     if (!config.exchangeIsConstant) return unusable(cause.code, `${cause.message}. ${cause.advice}`);
     onFatal(cause);
-    return { kind: 'unknown', code: 'exchange-check-failed', reason: textOf(error) };
+    return { kind: 'unknown', code: 'exchange-check-failed', reason: messageOf(error) };
   }
 
   private async open(): Promise<Channel> {
@@ -167,7 +167,7 @@ function unusable(code: string, reason: string): Outcome {
 }
 
 function mismatch(exchange: string, cause: unknown, config: RabbitmqConfig): RelayError {
-  const message = `exchange "${exchange}" exists, but not as a durable ${config.exchangeType} exchange: ${textOf(cause)}`;
+  const message = `exchange "${exchange}" exists, but not as a durable ${config.exchangeType} exchange: ${messageOf(cause)}`;
   return new RelayError('stop', 'rabbitmq-exchange-mismatch', message, {
     advice:
       'Set RABBITMQ_EXCHANGE_TYPE to the type that it has, or let the relay only check it instead of declaring it.',

@@ -1,5 +1,6 @@
 import type { RabbitmqConfig } from '../../../config/config.ts';
 import { RelayError } from '../../../errors/errors.ts';
+import { messageOf } from '../../../errors/thrown.ts';
 import { Backoff } from '../../../lifecycle/backoff.ts';
 import { orAborted } from '../../../lifecycle/wait.ts';
 import type { Message } from '../../envelope/message.ts';
@@ -173,7 +174,7 @@ class RabbitmqPublisher implements Publisher {
       } catch (error) {
         if (signal.aborted) return;
         if (error instanceof RelayError && error.consequence === 'stop') return this.events.onFatal(error);
-        const reason = error instanceof Error ? error.message : String(error);
+        const reason = messageOf(error);
         if (reason !== reported) this.events.onConnection(false, reason);
         reported = reason;
       }

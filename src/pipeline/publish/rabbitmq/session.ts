@@ -1,5 +1,6 @@
 import type { RabbitmqConfig } from '../../../config/config.ts';
 import type { RelayError } from '../../../errors/errors.ts';
+import { messageOf } from '../../../errors/thrown.ts';
 import { within } from '../../../lifecycle/wait.ts';
 import { LEASE_ENDED, type Outcome } from '../publisher.ts';
 import { connectionOf } from './amqplib.ts';
@@ -7,7 +8,7 @@ import { ConfirmReader } from './confirm-reader.ts';
 import { ConfirmWindow } from './confirm-window.ts';
 import type { Entry } from './confirm-window.ts';
 import type { Connection } from './connection.ts';
-import { blameOf, culpritOutcome, lostOutcome, textOf } from './errors.ts';
+import { blameOf, culpritOutcome, lostOutcome } from './errors.ts';
 import { Exchanges } from './exchanges.ts';
 import { FrameWriter } from './frame-writer.ts';
 import { isOverdue } from './overdue.ts';
@@ -127,7 +128,7 @@ export class Session {
     this.lastError = error;
     this.options.connection.destroy();
     this.failAll(error);
-    this.options.onLost(textOf(error));
+    this.options.onLost(messageOf(error));
   }
 
   private dispatch(entry: Entry): Outcome | undefined {

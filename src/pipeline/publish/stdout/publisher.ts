@@ -1,6 +1,7 @@
 import { isUtf8 } from 'node:buffer';
 import type { Writable } from 'node:stream';
 import { RelayError } from '../../../errors/errors.ts';
+import { messageOf } from '../../../errors/thrown.ts';
 import { viewOf } from '../../capture/byte-range.ts';
 import type { Message } from '../../envelope/message.ts';
 import { DURABLE, LEASE_ENDED, mayWrite } from '../publisher.ts';
@@ -174,7 +175,7 @@ function format(messages: readonly Message[]): { lines: string; refused: Readonl
     try {
       lines += formatLine(message);
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = messageOf(error);
       refused.set(message, {
         kind: 'rejected',
         code: 'not-encodable',

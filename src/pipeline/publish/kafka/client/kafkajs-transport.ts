@@ -9,7 +9,8 @@ import {
   type Request,
   requestHeader,
 } from '../protocol.ts';
-import { bearerMessage, refuseChallenge, tlsOptions } from '../security.ts';
+import { bearerMessage, refuseChallenge } from '../security.ts';
+import { tlsOptions } from '../../../../config/tls.ts';
 import { type KafkaConnection, type KafkaSasl, newConnection } from './kafkajs.ts';
 import { SESSION_SHARE, type Transport, type TransportOptions, watchSocket } from './transport.ts';
 

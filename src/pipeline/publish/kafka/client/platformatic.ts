@@ -16,8 +16,10 @@ import {
 
 import type { KafkaConfig } from '../../../../config/config.ts';
 import { API_VERSIONS, type ApiVersions, decodeApiVersions, type Request } from '../protocol.ts';
-import { bearerMessage, refuseChallenge, tlsOptions } from '../security.ts';
+import { bearerMessage, refuseChallenge } from '../security.ts';
+import { tlsOptions } from '../../../../config/tls.ts';
 import { SESSION_SHARE, type Transport, type TransportOptions, watchSocket } from './transport.ts';
+import { toError } from '../../../../errors/thrown.ts';
 
 /** The longest that a timer can be. */
 const NEVER_MS = 2 ** 31 - 1;
@@ -117,7 +119,7 @@ export class PlatformaticTransport implements Transport {
         if (over) return;
         over = true;
         if (response === undefined) {
-          callback(error instanceof Error ? error : new Error(String(error)));
+          callback(toError(error));
           return;
         }
         const ms = Number(response.sessionLifetimeMs);
