@@ -23,7 +23,7 @@ import { disconnect } from './postgres/connect.ts';
 import { readEndOfLog, readInstallation, readTimeline } from './postgres/log-position.ts';
 import { connectSession } from './session-connection.ts';
 import { SlotKeeper, type StreamingStart } from './slot-keeper.ts';
-import { lookAtTable, refuseSlot } from './table-look.ts';
+import { lookAtTable, refuseSlot, type TableLook } from './table-look.ts';
 import { Stage, type StageEnd, type StageOptions } from './stage.ts';
 
 export interface SessionOptions {
@@ -118,7 +118,10 @@ export class Session {
 
   private async deliver(client: Client): Promise<void> {
     const { stop, publisher, observer } = this.options;
-    const { table, config, lack } = await lookAtTable(client, this.options.config, observer.changes);
+    const { guard } = this.keeper;
+    const look = async (): Promise<TableLook> =>
+      await lookAtTable(client, this.options.config, observer.changes);
+    const { table, config, lack } = await guard.beside(look);
     await this.store.claim(client);
     publisher.lead?.(await readInstallation(client, config.slotName));
     this.timeline = await readTimeline(client);
@@ -136,7 +139,7 @@ export class Session {
     }
     let start: StreamingStart;
     try {
-      start = await this.keeper.findStart(client, table, stop);
+      start = await guard.beside(async () => await this.keeper.findStart(client, table, stop));
     } catch (error) {
       if (stop.aborted) return await this.writeCarriedAtStop(client);
       if (!this.keeper.givesWay(error)) throw error;
@@ -148,13 +151,13 @@ export class Session {
     if (!begun) return;
     await this.writeCarried(client, begun);
     if (begun.handover === 'table') {
-      await this.keeper.guard.during(client, async () => await this.deliverTable(client, begun));
+      await guard.during(client, async () => await this.deliverTable(client, begun));
       if (stop.aborted) return;
       await this.completeHandover(client, begun);
     }
     // The row as the table pass left it.
     const progress = begun.handover === 'table' ? ((await this.store.read(client)) as Progress) : begun;
-    await this.keeper.guard
+    await guard
       .during(client, async () => await this.deliverStream(client, progress, start.checked))
       .catch(async (error: unknown) => {
         throw await this.keeper.giveUpUnreadable(client, error, this.carried?.position);
@@ -191,7 +194,9 @@ export class Session {
   ): Promise<Progress | undefined> {
     const { observer } = this.options;
     const before = await this.store.read(client);
-    const progress = before?.handover === 'polling' ? before : await this.store.beginPolling(client);
+    // Also where a person has written it over the row of a slot, as the advice for a possible loss says.
+    const begun = before?.handover === 'polling' && before.slotCreatedLsn === 0n;
+    const progress = begun ? before : await this.store.beginPolling(client);
     await this.keeper.leaveSlot(client);
     this.options.onConnected();
     await this.writeCarried(client, progress);

@@ -5,6 +5,9 @@ import type { Observer } from './observe/observer.ts';
 import { watchRetention } from './pipeline/capture/streaming/retention.ts';
 import { dropSlot, type LedSlot } from './pipeline/capture/streaming/slot.ts';
 import type { Stage } from './stage.ts';
+import { pause } from './lifecycle/wait.ts';
+
+const LONG_START_MS = 1_000;
 
 export interface SlotGuardOptions {
   readonly config: Config;
@@ -84,6 +87,21 @@ export class SlotGuard {
    */
   async whileHalted(signal: AbortSignal): Promise<void> {
     await this.watch(signal, () => undefined);
+  }
+
+  /**
+   * The same beside what comes before streaming, when that takes long: a table that is locked for hours lets no session get
+   * any further.
+   */
+  async beside<T>(work: () => Promise<T>): Promise<T> {
+    const over = new AbortController();
+    const guarding = pause(LONG_START_MS, over.signal).then(async () => await this.whileHalted(over.signal));
+    try {
+      return await work();
+    } finally {
+      over.abort();
+      await guarding;
+    }
   }
 
   private async watch(signal: AbortSignal, onTooMuch: (error: RelayError) => void): Promise<void> {

@@ -97,7 +97,7 @@ export class Stage {
       onDurable: (durable) => observer.durable(durable),
       onParked: (settled) => observer.parked(settled),
       onSkipped: (count) => observer.metrics.duplicatesSkipped.inc(count),
-      onFailure: ({ code }) => observer.metrics.publishFailed(code, 1),
+      onFailure: (outcome, message) => observer.publishFailed(outcome, message),
     });
   }
 

@@ -49,12 +49,37 @@ export function mergeSettings(env: NodeJS.ProcessEnv, file: Readonly<Record<stri
     ),
   );
   const merged = convict<Record<string, unknown>>(convictSchema(), { env: fromEnv, args: [] }).load(fromFile);
-  const raw = (name: string): unknown => merged.get(name);
   const layer = (name: string): Layer => {
     if (fromEnv[name] !== undefined) return 'environment';
     return name in fromFile ? 'file' : 'default';
   };
+  const raw = (name: string): unknown => {
+    const value = merged.get(name);
+    const column = COLUMN_OF_DEFAULT[name];
+    return column === undefined || layer(name) !== 'default'
+      ? value
+      : withColumn(value, column, merged.get(column));
+  };
   return { values: Object.create(null) as Values, raw, layer, problems: [] };
+}
+
+/** The default addresses speak of columns by what they are for, whatever their names are in this table. */
+const COLUMN_OF_DEFAULT: Readonly<Record<string, OptionName>> = {
+  ROUTE_TOPIC: 'OUTBOX_AGGREGATE_TYPE_COLUMN',
+  ROUTE_KEY: 'OUTBOX_AGGREGATE_ID_COLUMN',
+};
+
+function withColumn(template: unknown, column: OptionName, name: unknown): unknown {
+  const option: Option = OPTIONS[column];
+  try {
+    return String(template).replace(
+      `\${${String(option.default)}}`,
+      () => `\${${String(option.format(name))}}`,
+    );
+  } catch {
+    // The name of the column is told as wrong by itself.
+    return template;
+  }
 }
 
 function convictSchema(): Record<string, convict.SchemaObj> {

@@ -26,6 +26,9 @@ interface Rule extends Verdict {
  * wins. Codes: https://www.postgresql.org/docs/current/errcodes-appendix.html. Brokers have tables of their own beside
  * their publishers. What is not listed is retried: unknown is never "failed".
  */
+export const ROW_SECURITY_ADVICE =
+  'Let the user of DATABASE_URL see and remove every row of the outbox: ALTER ROLE … BYPASSRLS, or make it the owner.';
+
 const RULES: readonly Rule[] = [
   // Credentials and identity
   stop('credentials', ['28P01'], 'Check user and password of DATABASE_URL, or what its secret file holds.'),
@@ -107,6 +110,14 @@ const RULES: readonly Rule[] = [
   {
     ...stop('privilege', ['42501'], 'Run ALTER ROLE … REPLICATION for the user of DATABASE_URL.'),
     message: /REPLICATION|replication (?:role|slots)|start WAL sender/,
+  },
+  {
+    ...stop(
+      'row-security',
+      ['42501'],
+      ROW_SECURITY_ADVICE,
+    ),
+    message: /row-level security/,
   },
   stop('privilege', ['42501'], 'Grant what the message names to the user of DATABASE_URL.'),
   // The server can't write: a standby after a failover, or a disk that was made read-only

@@ -96,7 +96,8 @@ export class Monitor {
   private async lookAtTable(client: Client): Promise<void> {
     const { outbox } = this.config;
     const table = await readOutboxTable(client, outbox);
-    this.hasCreatedAt = table?.columns.has(outbox.columns.createdAt) ?? false;
+    // A time without a zone is that of whoever wrote it: no age can be told from it.
+    this.hasCreatedAt = table?.columns.get(outbox.columns.createdAt) === 'timestamp with time zone';
     const numbered = table === undefined || isNumbered(outbox, table);
     this.config = { ...this.config, outbox: { ...outbox, numbered } };
   }

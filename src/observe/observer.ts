@@ -74,12 +74,26 @@ export class Observer {
     this.metrics.lastDurableTimestampSeconds.set(Date.now() / 1000);
   }
 
+  /** The event is sent again, or parked in the end; until then nothing else would say why it does not arrive. */
+  publishFailed(
+    { code, reason }: { readonly code: string; readonly reason: string },
+    { destination, event }: Pick<Message, 'destination' | 'event'>,
+  ): void {
+    this.metrics.publishFailed(code, 1);
+    // One line for all that fail alike: an outage fails thousands of them.
+    this.changes.report(`publish ${code}`, code, {
+      level: 'warn',
+      message: 'an event was not confirmed by the broker',
+      fields: { code, reason, destination, seq: event.seq },
+    });
+  }
+
   parked({ event, parked }: Settled): void {
     if (!parked) return;
     const { code, reason, attempts } = parked;
     this.metrics.parked(code, 1);
-    // One line for a flood of them: each stands in the dead letters with its reason, and is counted.
-    this.changes.report('parked', code, {
+    // One line for a flood of them, also of mixed codes: each stands in the dead letters with its reason, and is counted.
+    this.changes.report(`parked ${code}`, code, {
       level: 'warn',
       message: 'event parked in the dead letters',
       fields: { seq: event.seq, code, reason, attempts },

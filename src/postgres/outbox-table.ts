@@ -11,6 +11,8 @@ export interface OutboxTable {
   readonly sequence: readonly [string, string] | undefined;
   /** The session's role may alter it. */
   readonly owned: boolean;
+  /** A policy decides which rows the session's role sees. */
+  readonly filtered: boolean;
 }
 
 /** `undefined` when there is no such table. Throws nothing of its own. */
@@ -18,8 +20,9 @@ export async function readOutboxTable(
   client: Client,
   outbox: OutboxConfig,
 ): Promise<OutboxTable | undefined> {
-  const tables = await client.query<{ oid: string; relkind: string; owned: string }>(
-    `select c.oid, c.relkind, pg_has_role(current_user, c.relowner, 'USAGE')::text as owned
+  const tables = await client.query<{ oid: string; relkind: string; owned: string; filtered: string }>(
+    `select c.oid, c.relkind, pg_has_role(current_user, c.relowner, 'USAGE')::text as owned,
+            row_security_active(c.oid)::text as filtered
        from pg_class c join pg_namespace n on n.oid = c.relnamespace
       where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p')`,
     [outbox.schema, outbox.table],
@@ -35,6 +38,7 @@ export async function readOutboxTable(
   return {
     partitioned: table.relkind === 'p',
     owned: table.owned === 'true',
+    filtered: table.filtered === 'true',
     columns: new Map(columns.rows.map((row) => [row.name, row.type])),
     sequence: await readSequence(client, table.oid, outbox.columns.seq),
   };

@@ -20,6 +20,11 @@ export function sees(snapshot: Snapshot, xid: number): boolean {
   return xid < snapshot.xmax && !snapshot.running.includes(xid);
 }
 
+/** Whether all that `earlier` sees can be seen now. */
+export function seesAllOf(now: Snapshot, earlier: Snapshot): boolean {
+  return now.xmax >= earlier.xmax && !now.running.some((xid) => sees(earlier, xid));
+}
+
 /**
  * The same snapshot in a form that PostgreSQL reads back. One exported with a slot can have its xmin above its xmax,
  * when the newest transactions before it rolled back: the server prints that, and refuses it as input (22P02). Below

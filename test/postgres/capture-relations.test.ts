@@ -49,6 +49,27 @@ describe('the outbox table changes under the stream', () => {
     assert.deepEqual(numbers(), [1, 2, 3, 4]);
   });
 
+  test('P2 a publication of all tables: those that come and go beside the outbox stop nothing', async () => {
+    await scene.sql('create publication everything for all tables');
+    await streaming({ PUBLICATION_NAME: 'everything' });
+    await scene.sql(`create table stage_x (n int); insert into stage_x values (1)`);
+    await scene.sql('create table twin (like outbox including all); insert into twin (aggregatetype, aggregateid, type) values ($$a$$, $$b$$, $$c$$)');
+    await scene.sql('drop table stage_x');
+    await scene.insert(1, 3);
+    await scene.untilEmpty();
+    assert.deepEqual(numbers(), [1, 2, 3]);
+  });
+
+  test('P1 a column that the address needs is renamed: waited for, not parked', async () => {
+    const running = await streaming();
+    await scene.untilEmpty();
+    await scene.sql('alter table outbox rename column aggregateid to agg');
+    await scene.sql(`insert into outbox (aggregatetype, agg, type, payload) values ('order', 'k', 't', '{"n": 3}')`);
+    await running.logged(/lacks (?:column )?aggregateid/);
+    await scene.sql('alter table outbox rename column agg to aggregateid');
+    assert.equal(await scene.count('outbox_relay_dead_letters'), 0);
+  });
+
   test('P1 the table is made again with its columns in another order: what it held and gets is delivered', async () => {
     const running = await streaming();
     await scene.untilEmpty();

@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, test } from 'node:test';
 import { RelayError } from '../../src/errors/errors.ts';
 import type { PublisherEvents } from '../../src/pipeline/publish/publisher.ts';
 import { CaptureScene } from '../support/capture.ts';
+import { withClient } from '../support/database.ts';
 import { MemoryPublisher } from '../support/memory-publisher.ts';
 import { until } from '../support/until.ts';
 
@@ -47,6 +48,22 @@ describe('the slot never endangers the database', () => {
     const next = await scene.streaming(undefined, limited);
     await scene.untilEmpty();
     assert.equal(next.publisher.received.length, 3);
+  });
+
+  test('P1 P5 P6 the table is locked, no session gets any further: the slot is dropped at the limit', async () => {
+    const relay = await scene.streaming(undefined, limited);
+    await scene.insert(3);
+    await scene.untilEmpty();
+    await withClient(scene.database.url, async (owner) => {
+      await owner.query('begin; lock table outbox in access exclusive mode');
+      await scene.endWalSender();
+      await relay.logged(/the session ended/);
+      await scene.sql(noise);
+      await until(async () => (await scene.slot()) === undefined, { what: 'the slot to be dropped' });
+    });
+    await scene.insert(3, 4);
+    await scene.untilEmpty(40_000);
+    assert.deepEqual(relay.numbers, [1, 2, 3, 4, 5, 6]);
   });
 
   test('P6 a slot that this outbox had under another name is offered for removal with its statement, and stays', async () => {

@@ -225,7 +225,8 @@ describe("traps of the library's transport", () => {
       seqColumn: 'type',
       xidColumn: 'xid',
       requiredColumns: [],
-      foreignOids: new Set<number>(),
+      oids: new Set<number>(),
+      alone: true,
     };
     // While opening, when the row comes in one packet with the server's answer; else at the first read.
     const read = async (): Promise<void> => {

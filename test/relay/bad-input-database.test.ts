@@ -135,6 +135,28 @@ describe('P10 a database that is set up wrongly ends the process at once, with t
     );
   });
 
+  test('a policy that could hide rows from the relay', async () => {
+    await grantTables('streamer');
+    await outbox.sql('alter table outbox enable row level security');
+    await outbox.sql('create policy mine on outbox for select to streamer using (aggregateid is null)');
+    for (const source of ['streaming', 'polling', 'auto'])
+      await assertRefused(
+        { ...as('streamer', 's'), SOURCE: source },
+        'row-level security',
+        '[row-security]',
+        'BYPASSRLS',
+      );
+  });
+
+  test('a template that names a column which is not there', async () => {
+    await assertRefused(
+      { ROUTE_KEY: '${custmer_id}' },
+      '[column-missing]',
+      'lacks custmer_id',
+      'ROUTE_KEY',
+    );
+  });
+
   test('a slot of the same name that belongs to somebody else', async () => {
     await outbox.sql('select pg_create_physical_replication_slot($1)', [outbox.name]);
     await assertRefused({}, '[slot-foreign]', 'physical slot', 'SLOT_NAME');

@@ -81,6 +81,7 @@ describe('P3 SOURCE=polling keeps the order of a key whose first event was passe
       const relay = start();
       // It has read the first page and stands still.
       await relay.waitForLine(/fault-point during-poll/);
+      await relay.untilStopped();
       await first.query('commit');
       committed.push(await emit(second, 'a'));
       relay.kill('SIGCONT');

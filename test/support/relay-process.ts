@@ -1,10 +1,12 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { ServiceFolder } from '../../src/demo/services/folder.ts';
 import { ReadyWatch } from './ready-watch.ts';
+import { until } from './until.ts';
 
 const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const FAULT_PRELOAD = new URL('fault-preload.ts', import.meta.url).href;
@@ -102,6 +104,13 @@ export class RelayProcess {
       this.listeners.add(look);
       look();
     });
+  }
+
+  /** By a signal to itself, which follows the line that tells of it: a SIGCONT in between would be lost. */
+  async untilStopped(): Promise<void> {
+    const stat = `/proc/${this.pid}/stat`;
+    if (!existsSync('/proc/self/stat')) return;
+    await until(() => /\) T /.test(readFileSync(stat, 'utf8')), { what: 'the process to be stopped' });
   }
 
   /** Sends a signal. Does not wait: see `exit`. */

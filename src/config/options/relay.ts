@@ -8,13 +8,13 @@ const LATER_POLICY =
 export const RELAY_OPTIONS = {
   ROUTE_TOPIC: {
     group: 'route',
-    doc: "Template over the row's columns: Kafka's topic, RabbitMQ's exchange unless RABBITMQ_EXCHANGE is set.",
+    doc: "Template over the row's columns: Kafka's topic, RabbitMQ's exchange unless RABBITMQ_EXCHANGE is set. Its default names the column of OUTBOX_AGGREGATE_TYPE_COLUMN.",
     default: 'outbox.event.${aggregatetype}',
     format: format.template,
   },
   ROUTE_KEY: {
     group: 'route',
-    doc: "Template of the ordering key: events with the same key arrive in commit order. Kafka's record key, RabbitMQ's routing key unless RABBITMQ_ROUTING_KEY is set.",
+    doc: "Template of the ordering key: events with the same key arrive in commit order. Kafka's record key, RabbitMQ's routing key unless RABBITMQ_ROUTING_KEY is set. Its default is the column of OUTBOX_AGGREGATE_ID_COLUMN.",
     default: '${aggregateid}',
     format: format.template,
   },

@@ -4,9 +4,10 @@ import { RelayError } from '../../errors/errors.ts';
 import { classify } from '../../errors/policy.ts';
 import { faultPoint } from '../../lifecycle/fault-point.ts';
 import { retryUntil } from '../../lifecycle/retry-until.ts';
+import { pause } from '../../lifecycle/wait.ts';
 import type { Progress, ProgressStore } from '../settle/progress.ts';
 import { quoteLiteral } from '../../postgres/identifier.ts';
-import { readableSnapshot } from '../../postgres/snapshot.ts';
+import { parseSnapshot, readableSnapshot, seesAllOf } from '../../postgres/snapshot.ts';
 import { BEFORE_ALL } from './polling/table-reader.ts';
 import type { Run } from '../settle/settled-runs.ts';
 import { decideStart, type StartDecision } from './start-decision.ts';
@@ -23,6 +24,7 @@ import {
 
 /** A server process that was told to end does so at its next look. */
 const HOLDER_GONE_MS = 5_000;
+const VISIBLE_LOOK_MS = 20;
 
 /** A slot, and what was committed before it began. */
 export interface MadeSlot {
@@ -87,7 +89,20 @@ export async function makeSlot(options: {
   readonly replication: ClientConfig;
   readonly signal: AbortSignal;
 }): Promise<MadeSlot> {
-  const { slotName, failover, inexact, client, replication, signal } = options;
+  const made = await makeWithSnapshot(options);
+  // An inexact one is of this client, and sees nothing that others do not.
+  if (made.exact) await untilVisible(options.client, made.snapshot, options.signal);
+  return made;
+}
+
+async function makeWithSnapshot({
+  slotName,
+  failover,
+  inexact,
+  client,
+  replication,
+  signal,
+}: Parameters<typeof makeSlot>[0]): Promise<MadeSlot> {
   const session = await ReplicationSession.open(replication, signal);
   try {
     const system = await session.identifySystem();
@@ -103,6 +118,20 @@ export async function makeSlot(options: {
     return { system, createdLsn, snapshot, exact: snapshotName !== undefined };
   } finally {
     await session.close();
+  }
+}
+
+/**
+ * The slot's snapshot is read from the log. A commit that is in it and still waits for a standby, or for the processor, is
+ * seen by nobody: the pass over the table would miss it, and the stream begins behind it.
+ */
+async function untilVisible(client: Client, snapshot: string, signal: AbortSignal): Promise<void> {
+  const ofSlot = parseSnapshot(snapshot);
+  for (;;) {
+    signal.throwIfAborted();
+    const { rows } = await client.query<{ now: string }>('select pg_current_snapshot()::text as now');
+    if (seesAllOf(parseSnapshot((rows[0] as { now: string }).now), ofSlot)) return;
+    await pause(VISIBLE_LOOK_MS, signal);
   }
 }
 

@@ -1,16 +1,20 @@
 import type { Client } from 'pg';
 import type { Config } from '../../config/config.ts';
 import { RelayError } from '../../errors/errors.ts';
+import { ROW_SECURITY_ADVICE } from '../../errors/policy.ts';
 import { readOutboxTable, type OutboxTable } from '../../postgres/outbox-table.ts';
 import { isNumbered } from '../../postgres/row-key.ts';
+import { addressColumns } from '../envelope/router.ts';
 import { planPublication, readPrivileges, streamingRemarks } from '../../postgres/publication.ts';
 
 /** What the server is like, found out before streaming begins. */
 export interface Preflight {
   readonly database: string;
   readonly walSenderTimeoutMs: number;
-  /** Tables in the publication that are not the outbox. */
-  readonly foreignOids: ReadonlySet<number>;
+  /** The outbox and its partitions. */
+  readonly oids: ReadonlySet<number>;
+  /** Nothing else is in the publication. */
+  readonly alone: boolean;
   /** Columns that every row of the stream must have. */
   readonly requiredColumns: readonly string[];
 }
@@ -24,11 +28,14 @@ export async function checkTable(client: Client, config: Config): Promise<Outbox
       advice: 'Run "outbox-relay migrate" with the same configuration, or correct OUTBOX_TABLE.',
     });
   }
+  if (table.filtered) {
+    const message = `row-level security decides which rows of ${outbox.schema}.${outbox.table} the relay sees`;
+    throw stop('row-security', message, { advice: ROW_SECURITY_ADVICE });
+  }
   const { columns } = outbox;
-  const required = [columns.id, columns.aggregateType, columns.aggregateId, columns.type, columns.payload];
   const own = mayLackNumbers(config, table) ? [] : [columns.seq, columns.xid];
   const marked = config.cleanup === 'mark' ? [columns.deliveredAt] : [];
-  const missing = [...required, ...own, ...marked].filter((name) => !table.columns.has(name));
+  const missing = [...eventColumns(config), ...own, ...marked].filter((name) => !table.columns.has(name));
   if (missing.length > 0) throw columnsMissing(config, missing);
   const wrong = wrongTypes(config, table);
   if (wrong.length > 0) {
@@ -38,6 +45,12 @@ export async function checkTable(client: Client, config: Config): Promise<Outbox
     });
   }
   return table;
+}
+
+/** What an event is made of: without one of these all of them would be parked, or sent without it. */
+function eventColumns(config: Config): readonly string[] {
+  const { id, aggregateType, aggregateId, type, payload } = config.outbox.columns;
+  return [...new Set([id, aggregateType, aggregateId, type, payload, ...addressColumns(config)])];
 }
 
 /**
@@ -63,7 +76,8 @@ export function unnumbered(config: Config, table: OutboxTable): RelayError | und
 
 function columnsMissing({ outbox }: Config, missing: readonly string[]): RelayError {
   return stop('column-missing', `table ${outbox.schema}.${outbox.table} lacks ${missing.join(', ')}`, {
-    advice: 'Run "outbox-relay migrate --adopt" to add them, or map OUTBOX_*_COLUMN to their names.',
+    advice:
+      'Run "outbox-relay migrate --adopt" to add those of the relay; map OUTBOX_*_COLUMN to your own, and name in ROUTE_TOPIC, ROUTE_KEY and the like only columns that there are.',
   });
 }
 
@@ -90,7 +104,6 @@ function wrongTypes({ outbox, cleanup }: Config, table: OutboxTable): string[] {
  */
 export async function checkStreaming(client: Client, config: Config, table: OutboxTable): Promise<Preflight> {
   const { outbox, publicationName } = config;
-  const { columns } = outbox;
   const privileges = await readPrivileges(client, outbox.schema);
   const [lack] = streamingRemarks(privileges);
   if (lack) throw stop(lack.code, lack.message, { advice: lack.remedy });
@@ -105,8 +118,8 @@ export async function checkStreaming(client: Client, config: Config, table: Outb
   return {
     database: privileges.database,
     walSenderTimeoutMs: await readWalSenderTimeoutMs(client),
-    foreignOids: await readForeignOids(client, config),
-    requiredColumns: [columns.id, columns.payload],
+    ...(await readPublished(client, config)),
+    requiredColumns: eventColumns(config),
   };
 }
 
@@ -122,15 +135,21 @@ async function readWalSenderTimeoutMs(client: Client): Promise<number> {
 }
 
 /** The outbox with its partitions is ours; whatever else somebody put into the publication is not. */
-async function readForeignOids(client: Client, config: Config): Promise<Set<number>> {
-  const { rows } = await client.query<{ oid: string }>(
-    `select c.oid from pg_publication_tables t
-       join pg_namespace n on n.nspname = t.schemaname
-       join pg_class c on c.relnamespace = n.oid and c.relname = t.tablename
-      where t.pubname = $1
-        and c.oid not in (select relid from pg_partition_tree(format('%I.%I', $2::text, $3::text)::regclass))
-        and not (t.schemaname = $2 and t.tablename = $3)`,
-    [config.publicationName, config.outbox.schema, config.outbox.table],
+async function readPublished(client: Client, config: Config): Promise<Pick<Preflight, 'oids' | 'alone'>> {
+  const { outbox, publicationName } = config;
+  const { rows } = await client.query<{ oids: string; alone: string }>(
+    `with outbox as (
+       select to_regclass(format('%I.%I', $2::text, $3::text))::oid as relid
+       union select relid from pg_partition_tree(to_regclass(format('%I.%I', $2::text, $3::text))))
+     select (select string_agg(relid::text, ',') from outbox) as oids,
+            (not p.puballtables and not exists (
+               select from pg_publication_tables t
+                 join pg_namespace n on n.nspname = t.schemaname
+                 join pg_class c on c.relnamespace = n.oid and c.relname = t.tablename
+                where t.pubname = p.pubname and c.oid not in (select relid from outbox)))::text as alone
+       from pg_publication p where p.pubname = $1`,
+    [publicationName, outbox.schema, outbox.table],
   );
-  return new Set(rows.map(({ oid }) => Number(oid)));
+  const [row] = rows;
+  return { oids: new Set(row?.oids.split(',').map(Number)), alone: row?.alone === 'true' };
 }

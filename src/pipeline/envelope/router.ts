@@ -63,6 +63,13 @@ export function createRouter(config: Config): Address {
   };
 }
 
+/** Columns that the address of an event is made of. */
+export function addressColumns(config: Config): readonly string[] {
+  const routingKey = config.broker.kind === 'rabbitmq' ? config.broker.routingKey : undefined;
+  const templates = [destinationTemplate(config), config.route.key, routingKey ?? config.route.key];
+  return templates.flatMap((template) => parseTemplate(template).columns);
+}
+
 function destinationTemplate(config: Config): string {
   const exchange = config.broker.kind === 'rabbitmq' ? config.broker.exchange : undefined;
   return exchange ?? config.route.topic;

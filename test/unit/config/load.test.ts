@@ -137,6 +137,19 @@ describe('layers', () => {
     assert.deepEqual([part.outbox.schema, part.outbox.table], ['My App', 'outbox']);
   });
 
+  it('the default addresses are made of the columns, whatever their names', () => {
+    const mapped = { OUTBOX_AGGREGATE_TYPE_COLUMN: 'kind', OUTBOX_AGGREGATE_ID_COLUMN: '"entityId"' };
+    assert.deepEqual(loadConfig({ ...GOOD, ...mapped }).route, {
+      topic: 'outbox.event.${kind}',
+      key: '${entityId}',
+    });
+    const own = { ROUTE_TOPIC: 'outbox.event.${aggregatetype}', ROUTE_KEY: '${tenant}' };
+    assert.deepEqual(loadConfig({ ...GOOD, ...mapped, ...own }).route, {
+      topic: own.ROUTE_TOPIC,
+      key: own.ROUTE_KEY,
+    });
+  });
+
   it('another broker’s variables are not ours to judge', () => {
     assert.equal(loadConfig({ ...GOOD, RABBITMQ_URL: 'tcp://10.0.0.1:5672' }).broker.kind, 'stdout');
   });

@@ -1,9 +1,7 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { RelayProcess } from '../../support/relay-process.ts';
-import { until } from '../../support/until.ts';
 
 const script = fileURLToPath(new URL('fixtures/faulty.ts', import.meta.url));
 
@@ -28,7 +26,7 @@ test('relay process: a fault stops the process until it is continued', async () 
   const relay = RelayProcess.start({ script, args: [], fault: 'after-acknowledge:stop:2' });
   try {
     await relay.waitForLine(/^fault-point/);
-    await until(() => state(relay.pid) === 'T', { what: 'the process to be stopped' });
+    await relay.untilStopped();
     assert.deepEqual(relay.stdout, ['before 1', 'after 1', 'before 2']);
     relay.kill('SIGCONT');
     await relay.waitForLine(/^after 3$/);
@@ -47,9 +45,3 @@ test('relay process: a fault delays', async () => {
     await relay.destroy();
   }
 });
-
-/** T: stopped. Without /proc the wait for the line above has to do. */
-function state(pid: number): string {
-  const path = `/proc/${pid}/stat`;
-  return existsSync(path) ? (/\) (\S)/.exec(readFileSync(path, 'utf8'))?.[1] ?? '') : 'T';
-}

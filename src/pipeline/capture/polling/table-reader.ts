@@ -35,6 +35,7 @@ export interface SeqRange {
   readonly upTo: number | undefined;
 }
 
+const TIMESTAMPTZ_OID = 1184;
 const WHOLE: SeqRange = { after: BEFORE_ALL, upTo: undefined };
 
 export interface PageRow {
@@ -288,9 +289,12 @@ function whereOf(wanted: WantedRows, { among, xid }: RowKey): Where {
   };
 }
 
-/** A time of every row: neither 'infinity' nor NULL is one, and there is no record that could carry them. */
+/**
+ * A time of every row: neither 'infinity' nor NULL is one, and there is no record that could carry them. One without a
+ * zone is that of whoever wrote it, hours before or after ours.
+ */
 function createdAt(shape: TableShape, column: string): string {
-  if (!shape.typeOids.has(column)) return 'clock_timestamp()';
+  if (shape.typeOids.get(column) !== TIMESTAMPTZ_OID) return 'clock_timestamp()';
   const created = quoteIdentifier(column);
   return `case when isfinite(${created}) then ${created} else clock_timestamp() end`;
 }

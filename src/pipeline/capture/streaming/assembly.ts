@@ -13,8 +13,10 @@ export interface OutboxIdentity {
   readonly xidColumn: string;
   /** Columns that a row must have besides. */
   readonly requiredColumns: readonly string[];
-  /** Tables of the publication that are not the outbox: passed over. */
-  readonly foreignOids: ReadonlySet<number>;
+  /** The table and its partitions, as the catalog has them now. */
+  readonly oids: ReadonlySet<number>;
+  /** The publication holds the outbox and nothing else. */
+  readonly alone: boolean;
 }
 
 /**
@@ -51,26 +53,32 @@ export class TransactionAssembly implements PgoutputHandler {
 
   relation(relation: Relation): void {
     const { outbox } = this;
-    if (outbox.foreignOids.has(relation.oid)) {
-      this.relations.set(relation.oid, undefined);
-      return;
-    }
     const missing = [outbox.seqColumn, outbox.xidColumn, ...outbox.requiredColumns].filter(
       (column) => !relation.indexOf.has(column),
     );
-    // A partition, or the table under another name, is the outbox all the same: passing it over would lose events.
-    if (missing.length > 0) {
+    const ours = this.isOutbox(relation, missing.length === 0);
+    if (ours && missing.length > 0) {
       throw new RelayError(
         'stop',
         'column-missing',
         `table ${relation.schema}.${relation.table} in the stream lacks column ${missing.join(', ')}`,
         {
-          advice:
-            'Restore the column, or set OUTBOX_*_COLUMN to its new name; the publication must hold the outbox alone.',
+          advice: 'Restore the column, or set OUTBOX_*_COLUMN or the template that names it to its new name.',
         },
       );
     }
-    this.relations.set(relation.oid, relation);
+    this.relations.set(relation.oid, ours ? relation : undefined);
+  }
+
+  /**
+   * The stream speaks of history, the catalog of today: the outbox may have been renamed or made again since, a partition
+   * detached, another table dropped. Passing over one of ours would lose events; taking another's would invent some.
+   */
+  private isOutbox({ schema, table, oid }: Relation, complete: boolean): boolean {
+    const { outbox } = this;
+    if (schema === outbox.schema && table === outbox.table) return true;
+    // What is in neither can only be a partition of before, as long as nothing else is published.
+    return outbox.oids.has(oid) || (outbox.alone && complete);
   }
 
   insert(relationOid: number, buffer: Buffer, start: number, end: number, leftOutBytes: number): void {

@@ -20,7 +20,7 @@ const FOREIGN: WireRelation = { oid: 9, schema: 'public', table: 'other', column
 class Server {
   readonly assembly: TransactionAssembly;
 
-  constructor(startLsn = 0n) {
+  constructor(startLsn = 0n, published: { oids?: readonly number[]; alone?: boolean } = {}) {
     this.assembly = new TransactionAssembly(
       {
         schema: 'public',
@@ -28,7 +28,8 @@ class Server {
         seqColumn: 'seq',
         xidColumn: 'xid',
         requiredColumns: ['id', 'payload'],
-        foreignOids: new Set([FOREIGN.oid]),
+        oids: new Set(published.oids ?? [OUTBOX.oid]),
+        alone: published.alone ?? true,
       },
       startLsn,
     );
@@ -110,12 +111,35 @@ describe('TransactionAssembly', () => {
     assert.throws(() => new Server().begin().insert(1), /not announced/);
   });
 
-  it('P1 a partition, or the table under a new name, is the outbox all the same', () => {
-    const server = new Server()
-      .send(relationMessage({ ...OUTBOX, table: 'outbox_2026_01' }))
-      .begin()
-      .insert(1);
-    assert.deepEqual(seqsOf(server.take()), [1]);
+  it('P1 P2 ours is what goes by the name, what the catalog has as ours, and what nobody else can be', () => {
+    const taken = (name: string, published: { oids?: readonly number[]; alone?: boolean }): number[] =>
+      seqsOf(
+        new Server(0n, published)
+          .send(relationMessage({ ...OUTBOX, table: name }))
+          .begin()
+          .insert(1)
+          .take(),
+      );
+    // The table was renamed since, and another one made in its place.
+    assert.deepEqual(taken('outbox', { oids: [77], alone: false }), [1]);
+    assert.deepEqual(taken('outbox_2026_01', { oids: [77, OUTBOX.oid], alone: false }), [1]);
+    assert.deepEqual(
+      taken('outbox_2026_01', { oids: [77], alone: true }),
+      [1],
+      'a partition that is detached',
+    );
+    assert.deepEqual(taken('twin', { oids: [77], alone: false }), [], 'the outbox of somebody else');
+  });
+
+  it('P2 a table that is published no more, or was dropped, is passed over and stops nothing', () => {
+    for (const alone of [true, false]) {
+      const server = new Server(0n, { alone }).send(relationMessage({ ...FOREIGN, table: 'stage' }));
+      server
+        .begin()
+        .send(insertMessage(FOREIGN.oid, ['y']))
+        .commit(20n);
+      assert.deepEqual(server.take(), { events: [], transactions: [], heardLsn: 20n });
+    }
   });
 
   it('P2 columns added or moved in the middle of the stream: each row has the shape of its time', () => {

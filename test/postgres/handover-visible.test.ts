@@ -1,0 +1,73 @@
+import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { after, before, describe, test } from 'node:test';
+import { Client } from 'pg';
+import { startPostgres, type PostgresServer } from '../../src/demo/services/postgres.ts';
+import { CaptureScene } from '../support/capture.ts';
+import { until } from '../support/until.ts';
+
+/** So long the relay would have time to pass over the table without the event. */
+const GIVEN_MS = 2_000;
+
+describe('a commit that the log has and nobody can see yet', () => {
+  let server: PostgresServer;
+
+  before(async () => void (server = await startPostgres()));
+  after(async () => await server.remove());
+
+  test('P1 it is in the slot’s snapshot: the pass over the table waits until it can be seen', async () => {
+    const scene = await CaptureScene.open({
+      serverUrl: server.url,
+      env: { SOURCE: 'streaming', CLEANUP: 'none' },
+    });
+    const clients: Client[] = [];
+    const open = async (): Promise<Client> => {
+      const client = new Client({ connectionString: scene.database.url });
+      clients.push(client);
+      await client.connect();
+      return client;
+    };
+    const untilWaitedFor = async (xid: string): Promise<void> =>
+      void (await until(
+        async () =>
+          (await scene.count(
+            `pg_locks where locktype = 'transactionid' and not granted and transactionid::text = '${xid}'`,
+          )) === 1,
+        { what: 'the slot to wait for the transaction' },
+      ));
+    const begin = async (client: Client): Promise<string> => {
+      await client.query('begin');
+      const { rows } = await client.query<{ xid: string }>('select pg_current_xact_id()::text as xid');
+      return rows[0]?.xid ?? '';
+    };
+    const awaitStandby = async (names: string): Promise<void> => {
+      await scene.sql(`alter system set synchronous_standby_names = '${names}'`);
+      await scene.sql('select pg_reload_conf()');
+    };
+    try {
+      const [first, second, writer] = [await open(), await open(), await open()];
+      const firstXid = await begin(first);
+      const relay = scene.relay();
+      await untilWaitedFor(firstXid);
+      const secondXid = await begin(second);
+      await first.query('rollback');
+      await untilWaitedFor(secondXid);
+      await awaitStandby('nobody');
+      const inserting = writer.query(`select outbox_emit('order', 'key', 'Placed', '{"n": 1}')`);
+      await until(async () => (await scene.count(`pg_stat_activity where wait_event = 'SyncRep'`)) === 1, {
+        what: 'the commit to wait for a standby',
+      });
+      await second.query('rollback');
+      await sleep(GIVEN_MS);
+      assert.deepEqual([relay.numbers, await scene.progress('handover')], [[], null]);
+      await awaitStandby('');
+      await inserting;
+      await relay.logged(/mode: streaming/);
+      assert.deepEqual(relay.numbers, [1]);
+    } finally {
+      await awaitStandby('');
+      await Promise.all(clients.map(async (client) => await client.end()));
+      await scene.close();
+    }
+  });
+});
