@@ -90,10 +90,15 @@ export class Pipeline {
 
   /**
    * One event that can't be delivered keeps all later transactions from being acknowledged, while they flow and leave the
-   * window. What is remembered about them is small, but must not grow for hours.
+   * window. What is remembered about them is small, but must not grow for hours. Of delivered events whose rows nobody can
+   * see yet, because their commits wait for a standby, a kill repeats each: no more of them than a window.
    */
   private remembersTooMuch(): boolean {
-    return this.options.settlement.openTransactions > this.options.window.maxEvents * MAX_REMEMBERED_WINDOWS;
+    const { settlement, window } = this.options;
+    return (
+      settlement.openTransactions > window.maxEvents * MAX_REMEMBERED_WINDOWS ||
+      settlement.unseenCount >= window.maxEvents
+    );
   }
 
   private send(event: OutboxEvent): void {

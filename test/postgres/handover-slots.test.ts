@@ -76,6 +76,18 @@ describe('slots, publications and progress rows that change behind the relay', (
     });
   });
 
+  test('P5 polling is written into the row of a slot by hand, as the advice says: it begins anew, and goes on', async () => {
+    await scene.handOver();
+    await scene.sql(`update outbox_relay_progress set handover = 'polling'`);
+    await scene.insert(5);
+    const relay = scene.relay(undefined, { SOURCE: 'polling' });
+    await scene.untilEmpty();
+    await scene.insert(5, 6);
+    await scene.untilEmpty();
+    assert.deepEqual(relay.numbers, upTo(10));
+    assert.ok(!relay.logLines.some((line) => line.includes('the session ended')), relay.logLines.join(''));
+  });
+
   test('P1 the publication is dropped while streaming: what the stream never brought is found and counted', async () => {
     const relay = await scene.streaming();
     const { publicationName } = scene.config;

@@ -129,6 +129,16 @@ describe('the pass over the table', () => {
     for (const time of times) assert.ok(Math.abs(time - Date.now()) < 60_000, String(time));
   });
 
+  test('P9 a time without a zone is that of whoever wrote it: no age is told from it', async () => {
+    await scene.sql('alter table outbox alter column created_at type timestamp');
+    await fill(2, `'{}'`);
+    await scene.sql(`update outbox set created_at = created_at + (seq * 2 - 3) * interval '5 hours'`);
+    const pass = await scene.tablePass();
+    for await (const { events } of pass.batches(new AbortController().signal))
+      for (const { transaction } of events)
+        assert.ok(Math.abs(transaction.committedAtMs - Date.now()) < 60_000);
+  });
+
   test('P9 polled, a transaction that was open for long counts from its commit, not from the time that it wrote', async () => {
     const poller = new TablePoller(scene.config, scene.client);
     await withClient(scene.database.url, async (writer) => {

@@ -11,8 +11,13 @@ export interface Row {
   text(column: string, like?: string): string | null | undefined;
   /** The value as bytes: UTF-8 of the text form, `bytea` decoded. */
   bytes(column: string): Bytes | null | undefined;
-  /** Type OID of the column. */
+  /** OID of the column's type; of a domain, of the type below it. */
   typeOid(column: string): number | undefined;
+  /**
+   * Moves the row out of memory that it shares with others and that would be kept as long as itself, for one that waits
+   * while the others leave. Gives `body`, a value of it, from where it is now. Absent: it shares nothing.
+   */
+  own?(body: Bytes | null): Bytes | null;
 }
 
 /** A committed transaction that brought events. `capture` creates it, the watermark counts it down. */
@@ -36,7 +41,7 @@ export interface OutboxEvent {
   readonly seq: number;
   readonly xid: number;
   readonly transaction: Transaction;
-  /** Bytes of the row's values in text form, as far as they are here. */
+  /** Bytes of the row's values in text form, UTF-8, as far as they are here: on the wire, and in memory, hardly more. */
   readonly sizeBytes: number;
   /** Bytes of the values that were too large to be fetched: NULL here, and complete in the table. */
   readonly leftInTableBytes?: number;

@@ -11,6 +11,8 @@ export interface Delivery {
   /** Refusals that were about this event; an outage of the broker is none. */
   attempts: number;
   outcome: Outcome | undefined;
+  /** Keeps nothing of its neighbours in memory. */
+  apart: boolean;
 }
 
 /** Messages whose order must be kept. The first `outstanding` of the queue are with the broker. */
@@ -54,6 +56,9 @@ export interface LanePolicy {
 
 const NO_VERDICTS: readonly Verdict[] = [];
 
+/** A broker that takes longer for an answer may do so for hours. */
+const LATE_MS = 200;
+
 /** A destination that is away for a moment under load is no reason to park, even when its events fill the window. */
 const SHORTEST_GRACE_MS = 5_000;
 
@@ -75,6 +80,7 @@ export class Lanes {
   private readonly missing: MissingTargets;
   private count = 0;
   private discarding = false;
+  private nowMs = 0;
 
   constructor(policy: LanePolicy, publisher: Pick<Publisher, 'laneOf' | 'layoutOf'>) {
     this.policy = policy;
@@ -96,6 +102,7 @@ export class Lanes {
 
   /** The next messages for one call of the publisher, each lane's in order; at most `room`, about `maxBytes`. */
   take(room: number, maxBytes: number, nowMs: number): Delivery[] {
+    this.nowMs = nowMs;
     this.wake(nowMs);
     const taken: Delivery[] = [];
     let bytes = 0;
@@ -154,7 +161,14 @@ export class Lanes {
       const unknown = name === undefined || this.holdsOtherLayout(destination, layout);
       lane = this.open({ name: name ?? '', destination, layout, unknown });
     }
-    lane.queue.push({ message, lane, sentAtMs: 0, attempts: 0, outcome: undefined });
+    const delivery = { message, lane, sentAtMs: 0, attempts: 0, outcome: undefined, apart: false };
+    if (this.isHeldUp(lane)) setApart(delivery);
+    lane.queue.push(delivery);
+  }
+
+  /** Messages of other lanes pass it. */
+  private isHeldUp({ failures, outstanding, queue }: Lane): boolean {
+    return failures > 0 || (outstanding > 0 && this.nowMs - (queue[0] as Delivery).sentAtMs > LATE_MS);
   }
 
   private open(kind: Pick<Lane, 'name' | 'destination' | 'layout' | 'unknown'>): Lane {
@@ -298,6 +312,7 @@ export class Lanes {
     }
     lane.retryAtMs = nowMs + this.policy.retryDelayMs(lane.failures++);
     this.waiting.add(lane);
+    for (const delivery of lane.queue) setApart(delivery);
   }
 
   private judge(delivery: Delivery, groupSize: number, nowMs: number): Verdict | 'retry' | 'probe' {
@@ -347,4 +362,13 @@ export class Lanes {
     for (const lane of this.all()) if (lane.missing) held += lane.queue.length;
     return held > this.policy.maxStuckEvents;
   }
+}
+
+/** Not while it is with the broker: the publisher may be reading its body. */
+function setApart(delivery: Delivery): void {
+  if (delivery.apart) return;
+  delivery.apart = true;
+  const { message } = delivery;
+  const { row } = message.event;
+  if (row.own) Object.assign(message, { body: row.own(message.body) });
 }

@@ -135,6 +135,25 @@ describe('Pipeline', () => {
     await running;
   });
 
+  it('P4 P7 reading waits while the rows of a window of delivered events can not be seen yet', async () => {
+    const source = new FixedSource([batchOf([1]), batchOf([2])], true);
+    const unseen = [11, 12, 13, 14].map((seq) => ({ seq, xid: 7 }));
+    const settlement = new Settlement({ position: 0n, before: [], beforeUntil: 0n, unseen });
+    const { pipeline, publisher } = setUp(source, { settlement });
+    publisher.answerAtOnce = () => ({ kind: 'durable' });
+    const stop = new AbortController();
+    const running = pipeline.run(stop.signal);
+    await turns();
+    assert.equal(source.pulled, 1);
+    const write = settlement.nextWrite(10);
+    settlement.committed(write, { removed: 1, snapshot: { xmin: 8, xmax: 8, running: [] } });
+    pipeline.release(write.settled);
+    await turns();
+    assert.equal(source.pulled, 2);
+    stop.abort();
+    await running;
+  });
+
   it('P6 a stop does not wait for a broker that is away, also when the source has come to its end', async () => {
     const { pipeline, publisher } = setUp(new FixedSource([batchOf([1, 2])]));
     publisher.roomLeft = 0;

@@ -1,7 +1,7 @@
 import { DatabaseError } from 'pg';
 import { quoteIdentifier } from '../../../postgres/identifier.ts';
 import { BYTEA_OID } from '../bytea.ts';
-import type { TableShape } from './table-row.ts';
+import type { TableShape } from './table-shape.ts';
 
 /** What a look reports for a row whose text form the server itself can't make: at least this. */
 export const UNPRINTABLE_BYTES = 2 ** 30;

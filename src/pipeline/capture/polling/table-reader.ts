@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import type { Config } from '../../../config/config.ts';
-import { readColumns } from '../../../postgres/columns.ts';
+import { isAltered } from '../../../postgres/columns.ts';
 import { qualified, quoteIdentifier } from '../../../postgres/identifier.ts';
 import { rowKey, type RowKey } from '../../../postgres/row-key.ts';
 import { isUndelivered } from '../../../postgres/undelivered.ts';
-import type { OutboxEvent, Transaction } from '../event.ts';
+import type { OutboxEvent } from '../event.ts';
 import { parseIdentity } from '../identity.ts';
 import type { Batch } from '../source.ts';
 import type { Numbering } from './numbering.ts';
@@ -18,7 +18,8 @@ import {
   storedExpression,
   UNPRINTABLE_BYTES,
 } from './row-size.ts';
-import { TableRow, type TableShape } from './table-row.ts';
+import { toEvent } from './table-row.ts';
+import { Altered, CurrentShape, type TableShape } from './table-shape.ts';
 
 /** Which rows are meant. */
 export type WantedRows =
@@ -37,6 +38,13 @@ export interface SeqRange {
 
 const TIMESTAMPTZ_OID = 1184;
 const WHOLE: SeqRange = { after: BEFORE_ALL, upTo: undefined };
+
+interface PageRequest {
+  readonly wanted: WantedRows;
+  readonly range: SeqRange;
+  /** Of a row, an expression. */
+  readonly size: string;
+}
 
 export interface PageRow {
   readonly seq: number;
@@ -92,27 +100,35 @@ export class TableReader {
   private readonly client: Client;
   private readonly table: string;
   private readonly key: RowKey;
-  private shape: TableShape | undefined;
+  private readonly shape: CurrentShape;
 
   constructor(config: Config, client: Client) {
     this.config = config;
     this.client = client;
     this.table = qualified(config.outbox.schema, config.outbox.table);
     this.key = rowKey(config.outbox);
+    this.shape = new CurrentShape(client, this.table);
   }
 
   /** The first of them in the range, at most `PAGE_ROWS`, and no more than can be measured at once; none: there are no more. */
   async nextPage(wanted: WantedRows, range: SeqRange): Promise<PageRow[]> {
+    for (;;) {
+      const page = await this.shape.during((shape) => this.measuredPage(shape, wanted, range));
+      if (page) return page;
+    }
+  }
+
+  private async measuredPage(shape: TableShape, wanted: WantedRows, range: SeqRange): Promise<PageRow[]> {
+    const size = sizeExpression(shape);
     try {
-      this.shape ??= await this.readShape();
-      return await this.readPage(wanted, range, sizeExpression(this.shape));
+      return await this.readPage(shape, { wanted, range, size });
     } catch (error) {
       if (!isTooLargeToPrint(error)) throw error;
-      const page = await this.readPage(wanted, range, '0');
+      const page = await this.readPage(shape, { wanted, range, size: '0' });
       return await measureEach(
         page.map(({ seq }) => seq),
-        async (seqs) => await this.readPage({ seqs }, range, sizeExpression(this.shape as TableShape)),
-        async (seq, reason) => await this.toldTooLarge(seq, reason),
+        async (seqs) => await this.readPage(shape, { wanted: { seqs }, range, size }),
+        async (seq, reason) => await this.toldTooLarge(shape, seq, reason),
       );
     }
   }
@@ -131,10 +147,9 @@ export class TableReader {
   }
 
   /** The server can be out of memory for a moment, also beside a small row. */
-  private async toldTooLarge(seq: number, reason: unknown): Promise<PageRow> {
-    const shape = this.shape as TableShape;
+  private async toldTooLarge(shape: TableShape, seq: number, reason: unknown): Promise<PageRow> {
     const measure = async (size: string): Promise<PageRow | undefined> =>
-      (await this.readPage({ seqs: [seq] }, WHOLE, size))[0];
+      (await this.readPage(shape, { wanted: { seqs: [seq] }, range: WHOLE, size }))[0];
     if (isOutOfMemory(reason) && ((await measure(storedExpression(shape)))?.bytes ?? 0) < MEASURED_BYTES) {
       for (let attempt = 0; attempt < OUT_OF_MEMORY_ATTEMPTS; attempt++) {
         await sleep(OUT_OF_MEMORY_REST_MS);
@@ -147,20 +162,21 @@ export class TableReader {
     return { seq, bytes: UNPRINTABLE_BYTES };
   }
 
-  private async readPage(wanted: WantedRows, range: SeqRange, size: string): Promise<PageRow[]> {
+  private async readPage(shape: TableShape, { wanted, range, size }: PageRequest): Promise<PageRow[]> {
     const { client, key } = this;
     const { outbox, cleanup } = this.config;
     const { condition, values } = whereOf(wanted, key);
-    const stored = storedExpression(this.shape as TableShape);
     const upTo = range.upTo === undefined ? '' : `and ${key.seq} <= ${range.upTo}`;
-    const { rows } = await client.query<{ seq: string; bytes: string | null }>(
-      `select relay_seq as seq, ${size} as bytes from (
+    const parameters = [range.after, PAGE_ROWS, ...values, shape.signatures];
+    const { rows } = await client.query<{ seq: string; bytes: string | null } & Checked>(
+      `select relay_seq as seq, ${size} as bytes, ${isAltered(this.table, `$${parameters.length}`)}::text as relay_altered from (
          select *, sum(relay_stored) over (rows unbounded preceding) - relay_stored as relay_before from (
-           select o.*, ${key.seq} as relay_seq, ${stored} as relay_stored from ${this.table} o
+           select o.*, ${key.seq} as relay_seq, ${storedExpression(shape)} as relay_stored from ${this.table} o
             where ${key.seq} > $1 ${upTo} and ${isUndelivered(outbox, cleanup)} ${condition} order by ${key.order} limit $2) o) o
         where relay_before < ${MEASURED_BYTES}`,
-      [range.after, PAGE_ROWS, ...values],
+      parameters,
     );
+    assertUnaltered(rows);
     return rows.map((row) => ({ seq: this.parseSeq(row.seq), bytes: Number(row.bytes ?? 0) }));
   }
 
@@ -210,25 +226,25 @@ export class TableReader {
    */
   async *rows(seen: readonly SeenRow[], signal: AbortSignal, notBeforeMs: number): AsyncGenerator<Batch> {
     const xids = this.config.outbox.numbered ? undefined : new Map(seen.map(({ seq, xid }) => [seq, xid]));
-    for (let left = seen.map(({ seq }) => seq); left.length > 0 && !signal.aborted;) {
+    const seqs = seen.map(({ seq }) => seq);
+    for await (const batch of this.inPages(seqs, signal, notBeforeMs)) {
+      if (xids && batch.events.some(({ seq, xid }) => xids.get(seq) !== xid)) return;
+      yield batch;
+    }
+  }
+
+  private async *inPages(
+    seqs: readonly number[],
+    signal: AbortSignal,
+    notBeforeMs: number,
+  ): AsyncGenerator<Batch> {
+    for (let left = seqs; left.length > 0 && !signal.aborted;) {
       const page = await this.nextPage({ seqs: left }, WHOLE);
-      for await (const batch of this.fetch(page, signal, notBeforeMs)) {
-        if (xids && batch.events.some(({ seq, xid }) => xids.get(seq) !== xid)) return;
-        yield batch;
-      }
+      yield* this.fetch(page, signal, notBeforeMs);
       const last = page.at(-1);
       if (!last) return;
       left = left.slice(left.indexOf(last.seq) + 1);
     }
-  }
-
-  private async readShape(): Promise<TableShape> {
-    const columns = await readColumns(this.client, this.table);
-    return {
-      columns: columns.map(({ name }) => name),
-      typeOids: new Map(columns.map(({ name, oid }) => [name, oid])),
-      fixed: new Set(columns.filter(({ fixed }) => fixed).map(({ name }) => name)),
-    };
   }
 
   /** The rows of a page, in batches of bounded size, each row once. Ends early when the signal aborts. */
@@ -239,8 +255,14 @@ export class TableReader {
   ): AsyncGenerator<Batch> {
     for (let from = 0; from < page.length && !signal.aborted;) {
       const to = endOfFetch(page, from, this.config.maxEventBytes);
-      this.shape ??= await this.readShape();
-      const events = await this.fetchRows(this.shape, page.slice(from, to), notBeforeMs);
+      const part = page.slice(from, to);
+      const events = await this.shape.during((shape) => this.fetchRows(shape, part, notBeforeMs));
+      if (!events) {
+        // The sizes are those of other columns: a new one may hold anything.
+        const left = page.slice(from).map(({ seq }) => seq);
+        yield* this.inPages(left, signal, notBeforeMs);
+        return;
+      }
       from = to;
       yield toBatch(events);
     }
@@ -253,19 +275,32 @@ export class TableReader {
   ): Promise<OutboxEvent[]> {
     const { config, client, key } = this;
     const { columns, numbered } = config.outbox;
+    const bytesOf = new Map(page.map(({ seq, bytes }) => [seq, bytes]));
     // An oversized row stands alone in its page; it stays in the database, where it is parked.
     const leftBytes = (page[0]?.bytes ?? 0) > config.maxEventBytes ? (page[0]?.bytes ?? 0) : 0;
     const wanted = [
       ...(leftBytes > 0 ? keptValues(shape) : shape.columns.map(quoteIdentifier)),
       ...(numbered ? [] : [`${key.seq} as relay_seq`, `${key.xid} as relay_xid`]),
     ];
-    const { rows } = await client.query<Record<string, string | null>>(
-      `select ${wanted.join(', ')}, extract(epoch from ${createdAt(shape, columns.createdAt)}) * 1000 as relay_committed_ms
+    const { rows } = await client.query<Record<string, string | null> & Checked>(
+      `select ${wanted.join(', ')}, extract(epoch from ${createdAt(shape, columns.createdAt)}) * 1000 as relay_committed_ms,
+              ${isAltered(this.table, '$2')}::text as relay_altered
          from ${this.table} o where ${key.among('$1::bigint[]')} order by ${key.order}`,
-      [page.map((row) => row.seq)],
+      [[...bytesOf.keys()], shape.signatures],
     );
-    return rows.map((values) => toEvent(shape, { values, columns, leftBytes, notBeforeMs }));
+    assertUnaltered(rows);
+    const fetched = { shape, columns, bytesOf, leftBytes, notBeforeMs };
+    return rows.map((values) => toEvent(values, fetched));
   }
+}
+
+/** Set when the table was altered before the statement. */
+interface Checked {
+  readonly relay_altered: string | null;
+}
+
+function assertUnaltered([row]: readonly Checked[]): void {
+  if (row && row.relay_altered !== null) throw new Altered();
 }
 
 /** `last_value` of a sequence that nobody has drawn from is the number that comes next. */
@@ -311,30 +346,6 @@ function endOfFetch(page: readonly PageRow[], from: number, maxEventBytes: numbe
     to++;
   }
   return to;
-}
-
-/** Each row is a transaction of its own whose position is its `seq`, so that the same books serve both sources. */
-function toEvent(
-  shape: TableShape,
-  read: {
-    readonly values: Readonly<Record<string, string | null>>;
-    readonly columns: Config['outbox']['columns'];
-    readonly leftBytes: number;
-    readonly notBeforeMs: number;
-  },
-): OutboxEvent {
-  const { values, columns, leftBytes, notBeforeMs } = read;
-  const row = new TableRow(shape, values);
-  const seq = parseIdentity(columns.seq, values['relay_seq'] ?? row.text(columns.seq));
-  const xid = parseIdentity(columns.xid, values['relay_xid'] ?? row.text(columns.xid));
-  const transaction: Transaction = {
-    xid: undefined,
-    committedAtMs: Math.max(Number(values['relay_committed_ms'] ?? 0), notBeforeMs),
-    endLsn: BigInt(seq),
-    outstanding: 1,
-  };
-  const left = leftBytes > 0 ? { leftInTableBytes: leftBytes } : {};
-  return { ...left, row, seq, xid, transaction, sizeBytes: row.sizeBytes };
 }
 
 function toBatch(events: readonly OutboxEvent[]): Batch {

@@ -29,8 +29,8 @@ let locatedAt = 0;
 /** A row of the stream: a copy of the tuple, inside a buffer that it may share. Values become strings only when asked for. */
 export class TupleRow implements Row {
   private readonly relation: Relation;
-  private readonly buffer: Buffer;
-  private readonly start: number;
+  private buffer: Buffer;
+  private start: number;
 
   /** The tuple as pgoutput sends it, from `start` on. Its shape was checked (`tupleEnd`). */
   constructor(relation: Relation, buffer: Buffer, start: number) {
@@ -83,6 +83,21 @@ export class TupleRow implements Row {
     return index === undefined ? undefined : this.relation.typeOids[index];
   }
 
+  own(body: Bytes | null): Bytes | null {
+    const { buffer, start } = this;
+    const end = tupleEnd(this.relation, buffer, start);
+    if (buffer.length > end - start) {
+      this.buffer = copyOf(buffer.subarray(start, end));
+      this.start = 0;
+    }
+    if (body instanceof ByteRange) {
+      const at = body.view().byteOffset - buffer.byteOffset - start + this.start;
+      return new ByteRange(this.buffer, at, at + body.length);
+    }
+    // A decoded bytea; small ones lie in a pool.
+    return body !== null && body.length < body.buffer.byteLength ? copyOf(body) : body;
+  }
+
   /** Where the column's start stands in `bounds`, which hold this row's values afterwards. */
   private locate(column: string): number | undefined {
     const index = this.relation.indexOf.get(column);
@@ -94,6 +109,28 @@ export class TupleRow implements Row {
     }
     return index * 2;
   }
+}
+
+/** Types whose values are not the bytes of their text alone, by their names in `pg_catalog`. */
+const OIDS_BY_NAME: ReadonlyMap<string, number> = new Map([
+  ['bytea', BYTEA_OID],
+  ['json', 114],
+  ['jsonb', 3802],
+]);
+
+/**
+ * Of a type that pgoutput names before the relation that uses it: for a domain it gives the name of the type below, through
+ * all domains between. undefined: nothing that has to be told from text.
+ */
+export function baseTypeOid(schema: string, name: string): number | undefined {
+  // The protocol leaves the name of pg_catalog out.
+  return schema === '' ? OIDS_BY_NAME.get(name) : undefined;
+}
+
+/** The relation as announced has the oids of domains; `baseOids`: of those that stand for another type. */
+export function withBaseTypes(relation: Relation, baseOids: ReadonlyMap<number, number>): Relation {
+  if (!relation.typeOids.some((oid) => baseOids.has(oid))) return relation;
+  return { ...relation, typeOids: relation.typeOids.map((oid) => baseOids.get(oid) ?? oid) };
 }
 
 /** The offset after the tuple at `start`. Throws TypeError when it does not have the relation's shape. */
@@ -124,6 +161,12 @@ function locateValues(relation: Relation, buffer: Buffer, start: number): number
     }
   }
   return offset;
+}
+
+function copyOf(bytes: Buffer): Buffer {
+  const copy = Buffer.allocUnsafeSlow(bytes.length);
+  bytes.copy(copy);
+  return copy;
 }
 
 /** Whether these bytes are this text; false also for any text beyond ASCII. */
