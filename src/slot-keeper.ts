@@ -221,7 +221,7 @@ export class SlotKeeper {
   }
 
   async openStream(startLsn: bigint, checked: Preflight, signal: AbortSignal): Promise<ReplicationStream> {
-    const { config } = this.options;
+    const { config, failures } = this.options;
     const { outbox } = config;
     const connection = config.database.connection();
     return attemptEach(connection, (tls) =>
@@ -238,7 +238,9 @@ export class SlotKeeper {
             xidColumn: outbox.columns.xid,
             requiredColumns: checked.requiredColumns,
             oids: checked.oids,
+            others: checked.others,
             alone: checked.alone,
+            strangers: failures.strangers,
           },
           maxEventBytes: config.maxEventBytes,
           walSenderTimeoutMs: checked.walSenderTimeoutMs,

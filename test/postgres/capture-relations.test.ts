@@ -53,7 +53,9 @@ describe('the outbox table changes under the stream', () => {
     await scene.sql('create publication everything for all tables');
     await streaming({ PUBLICATION_NAME: 'everything' });
     await scene.sql(`create table stage_x (n int); insert into stage_x values (1)`);
-    await scene.sql('create table twin (like outbox including all); insert into twin (aggregatetype, aggregateid, type) values ($$a$$, $$b$$, $$c$$)');
+    await scene.sql(
+      'create table twin (like outbox including all); insert into twin (aggregatetype, aggregateid, type) values ($$a$$, $$b$$, $$c$$)',
+    );
     await scene.sql('drop table stage_x');
     await scene.insert(1, 3);
     await scene.untilEmpty();
@@ -64,7 +66,9 @@ describe('the outbox table changes under the stream', () => {
     const running = await streaming();
     await scene.untilEmpty();
     await scene.sql('alter table outbox rename column aggregateid to agg');
-    await scene.sql(`insert into outbox (aggregatetype, agg, type, payload) values ('order', 'k', 't', '{"n": 3}')`);
+    await scene.sql(
+      `insert into outbox (aggregatetype, agg, type, payload) values ('order', 'k', 't', '{"n": 3}')`,
+    );
     await running.logged(/lacks (?:column )?aggregateid/);
     await scene.sql('alter table outbox rename column agg to aggregateid');
     assert.equal(await scene.count('outbox_relay_dead_letters'), 0);
@@ -157,5 +161,29 @@ describe('the outbox table changes under the stream', () => {
     await scene.sql(`alter table outbox attach partition other for values in ('other')`);
     await scene.untilEmpty(40_000);
     assert.deepEqual(numbers(), [1]);
+  });
+
+  test('P1 P3 a publication of all tables, not by the root: a partition that is made while streaming is ours', async () => {
+    await scene.close();
+    scene = await CaptureScene.open({
+      prepare: `create table outbox (id uuid not null default gen_random_uuid(), aggregatetype text not null,
+        aggregateid text not null, type text not null, payload jsonb) partition by list (type);
+        create table outbox_placed partition of outbox for values in ('Placed');`,
+    });
+    await scene.sql(`create publication everything for all tables with (publish = 'insert')`);
+    const running = await streaming({ PUBLICATION_NAME: 'everything' });
+    await scene.sql(`create table outbox_shipped partition of outbox for values in ('Shipped')`);
+    for (let n = 3; n <= 20; n++)
+      await scene.sql(`select outbox_emit('order', 'key', $1, $2)`, [
+        n % 2 === 0 ? 'Placed' : 'Shipped',
+        `{"n": ${n}}`,
+      ]);
+    await scene.untilEmpty();
+    assert.deepEqual(
+      numbers(),
+      Array.from({ length: 20 }, (_, index) => index + 1),
+    );
+    assert.ok(running.logLines.some((line) => line.includes('relation-unknown')));
+    assert.doesNotMatch(await running.relay.observer.metrics.text(), /orphans_total [1-9]/);
   });
 });

@@ -49,7 +49,9 @@ describe('the statement that sends a dead letter again', () => {
       assert.equal(await scene.count('outbox_relay_dead_letter_values'), bytes > 16 * MIB ? 2 : 0);
       await scene.sql(again(number));
       await scene.sql(again(number));
-      assert.deepEqual(await scene.sql(`select id, md5(payload::text) as payload, headers from outbox`), [row]);
+      assert.deepEqual(await scene.sql(`select id, md5(payload::text) as payload, headers from outbox`), [
+        row,
+      ]);
       assert.equal(await scene.count('outbox_relay_dead_letters'), 0);
       assert.equal(await scene.count('outbox_relay_dead_letter_values'), 0);
     });

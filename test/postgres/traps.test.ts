@@ -226,7 +226,9 @@ describe("traps of the library's transport", () => {
       xidColumn: 'xid',
       requiredColumns: [],
       oids: new Set<number>(),
+      others: new Set<number>(),
       alone: true,
+      strangers: new Set<number>(),
     };
     // While opening, when the row comes in one packet with the server's answer; else at the first read.
     const read = async (): Promise<void> => {

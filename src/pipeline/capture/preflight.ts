@@ -13,7 +13,9 @@ export interface Preflight {
   readonly walSenderTimeoutMs: number;
   /** The outbox and its partitions. */
   readonly oids: ReadonlySet<number>;
-  /** Nothing else is in the publication. */
+  /** What else is in the publication. */
+  readonly others: ReadonlySet<number>;
+  /** Nothing else is, nor can come in by itself. */
   readonly alone: boolean;
   /** Columns that every row of the stream must have. */
   readonly requiredColumns: readonly string[];
@@ -135,21 +137,29 @@ async function readWalSenderTimeoutMs(client: Client): Promise<number> {
 }
 
 /** The outbox with its partitions is ours; whatever else somebody put into the publication is not. */
-async function readPublished(client: Client, config: Config): Promise<Pick<Preflight, 'oids' | 'alone'>> {
+async function readPublished(
+  client: Client,
+  config: Config,
+): Promise<Pick<Preflight, 'oids' | 'others' | 'alone'>> {
   const { outbox, publicationName } = config;
-  const { rows } = await client.query<{ oids: string; alone: string }>(
+  const { rows } = await client.query<{ oids: string; others: string | null; all: string }>(
     `with outbox as (
        select to_regclass(format('%I.%I', $2::text, $3::text))::oid as relid
        union select relid from pg_partition_tree(to_regclass(format('%I.%I', $2::text, $3::text))))
      select (select string_agg(relid::text, ',') from outbox) as oids,
-            (not p.puballtables and not exists (
-               select from pg_publication_tables t
-                 join pg_namespace n on n.nspname = t.schemaname
-                 join pg_class c on c.relnamespace = n.oid and c.relname = t.tablename
-                where t.pubname = p.pubname and c.oid not in (select relid from outbox)))::text as alone
+            (select string_agg(c.oid::text, ',')
+               from pg_publication_tables t
+               join pg_namespace n on n.nspname = t.schemaname
+               join pg_class c on c.relnamespace = n.oid and c.relname = t.tablename
+              where t.pubname = p.pubname and c.oid not in (select relid from outbox)) as others,
+            p.puballtables::text as all
        from pg_publication p where p.pubname = $1`,
     [publicationName, outbox.schema, outbox.table],
   );
-  const [row] = rows;
-  return { oids: new Set(row?.oids.split(',').map(Number)), alone: row?.alone === 'true' };
+  const [{ oids, others, all }] = rows as [(typeof rows)[number]];
+  return {
+    oids: new Set(oids.split(',').map(Number)),
+    others: new Set(others?.split(',').map(Number)),
+    alone: others === null && all === 'false',
+  };
 }

@@ -15,8 +15,12 @@ export interface OutboxIdentity {
   readonly requiredColumns: readonly string[];
   /** The table and its partitions, as the catalog has them now. */
   readonly oids: ReadonlySet<number>;
+  /** What else is in the publication now. */
+  readonly others: ReadonlySet<number>;
   /** The publication holds the outbox and nothing else. */
   readonly alone: boolean;
+  /** What was asked for and is in no catalog; kept over sessions, added to here. */
+  readonly strangers: Set<number>;
 }
 
 /**
@@ -77,8 +81,15 @@ export class TransactionAssembly implements PgoutputHandler {
   private isOutbox({ schema, table, oid }: Relation, complete: boolean): boolean {
     const { outbox } = this;
     if (schema === outbox.schema && table === outbox.table) return true;
-    // What is in neither can only be a partition of before, as long as nothing else is published.
-    return outbox.oids.has(oid) || (outbox.alone && complete);
+    if (outbox.oids.has(oid)) return true;
+    if (!complete || outbox.others.has(oid) || outbox.strangers.has(oid)) return false;
+    // It can only be a partition of before, as long as nothing else is published.
+    if (outbox.alone) return true;
+    // A partition that was made since the catalog was read, or somebody's table: the next session knows.
+    outbox.strangers.add(oid);
+    throw new RelayError('retry', 'relation-unknown', `what is ${schema}.${table} in the stream?`, {
+      advice: 'The relay looks it up and goes on by itself.',
+    });
   }
 
   insert(relationOid: number, buffer: Buffer, start: number, end: number, leftOutBytes: number): void {

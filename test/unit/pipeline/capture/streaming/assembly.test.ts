@@ -17,10 +17,17 @@ const OUTBOX: WireRelation = {
 };
 const FOREIGN: WireRelation = { oid: 9, schema: 'public', table: 'other', columns: [{ name: 'x', oid: 25 }] };
 
+interface Published {
+  readonly oids?: readonly number[];
+  readonly others?: readonly number[];
+  readonly alone?: boolean;
+  readonly strangers?: Set<number>;
+}
+
 class Server {
   readonly assembly: TransactionAssembly;
 
-  constructor(startLsn = 0n, published: { oids?: readonly number[]; alone?: boolean } = {}) {
+  constructor(startLsn = 0n, published: Published = {}) {
     this.assembly = new TransactionAssembly(
       {
         schema: 'public',
@@ -29,7 +36,9 @@ class Server {
         xidColumn: 'xid',
         requiredColumns: ['id', 'payload'],
         oids: new Set(published.oids ?? [OUTBOX.oid]),
+        others: new Set(published.others),
         alone: published.alone ?? true,
+        strangers: published.strangers ?? new Set(),
       },
       startLsn,
     );
@@ -112,7 +121,7 @@ describe('TransactionAssembly', () => {
   });
 
   it('P1 P2 ours is what goes by the name, what the catalog has as ours, and what nobody else can be', () => {
-    const taken = (name: string, published: { oids?: readonly number[]; alone?: boolean }): number[] =>
+    const taken = (name: string, published: Published): number[] =>
       seqsOf(
         new Server(0n, published)
           .send(relationMessage({ ...OUTBOX, table: name }))
@@ -128,7 +137,17 @@ describe('TransactionAssembly', () => {
       [1],
       'a partition that is detached',
     );
-    assert.deepEqual(taken('twin', { oids: [77], alone: false }), [], 'the outbox of somebody else');
+    const twin = { oids: [77], others: [OUTBOX.oid], alone: false };
+    assert.deepEqual(taken('twin', twin), [], 'the outbox of somebody else');
+  });
+
+  it('P1 P2 what no catalog has told of yet is looked up once, by a new session', () => {
+    const strangers = new Set<number>();
+    const open = (oids: readonly number[]): Server => new Server(0n, { oids, alone: false, strangers });
+    const announced = relationMessage({ ...OUTBOX, table: 'outbox_2026_02' });
+    assert.throws(() => open([77]).send(announced), { code: 'relation-unknown', consequence: 'retry' });
+    assert.deepEqual(seqsOf(open([77, OUTBOX.oid]).send(announced).begin().insert(1).take()), [1]);
+    assert.deepEqual(seqsOf(open([77]).send(announced).begin().insert(1).take()), [], 'it is gone');
   });
 
   it('P2 a table that is published no more, or was dropped, is passed over and stops nothing', () => {
