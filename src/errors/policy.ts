@@ -112,11 +112,7 @@ const RULES: readonly Rule[] = [
     message: /REPLICATION|replication (?:role|slots)|start WAL sender/,
   },
   {
-    ...stop(
-      'row-security',
-      ['42501'],
-      ROW_SECURITY_ADVICE,
-    ),
+    ...stop('row-security', ['42501'], ROW_SECURITY_ADVICE),
     message: /row-level security/,
   },
   stop('privilege', ['42501'], 'Grant what the message names to the user of DATABASE_URL.'),

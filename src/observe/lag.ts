@@ -26,6 +26,14 @@ export function lagSeconds(facts: LagFacts): number {
   return Math.max(0, (facts.nowMs - oldestMs) / 1000 || 0);
 }
 
+/**
+ * Since when a row may wait that was not the oldest at the look before and is now: not before the look that sees it, as
+ * long as looks come in time; after a silence, perhaps since the look before. Any one clock.
+ */
+export function waitingSinceMs(lookBeforeMs: number, nowMs: number): number {
+  return nowMs - lookBeforeMs > SILENCE_MS ? lookBeforeMs : nowMs;
+}
+
 /** Estimates the clock of the database from its answers and a local clock that only runs forward (monotonic). */
 export class DatabaseClock {
   private offsetMs: number | undefined;

@@ -5,7 +5,7 @@ import { qualified, quoteIdentifier } from '../postgres/identifier.ts';
 import { readOutboxTable } from '../postgres/outbox-table.ts';
 import { isNumbered, rowKey } from '../postgres/row-key.ts';
 import { isUndelivered } from '../postgres/undelivered.ts';
-import { lagSeconds } from './lag.ts';
+import { lagSeconds, waitingSinceMs } from './lag.ts';
 import type { WalStatus } from './metrics.ts';
 import type { Observer } from './observer.ts';
 import { pause } from '../lifecycle/wait.ts';
@@ -34,6 +34,7 @@ export class Monitor {
   private readonly facts: () => PipelineFacts;
   private lastAnswerMs = performance.now();
   private oldest: { seq: string; firstSeenMs: number; createdMs: number | undefined } | undefined;
+  private tableAnswerMs = this.lastAnswerMs;
   private pending = 0;
   private hasCreatedAt = false;
 
@@ -137,10 +138,11 @@ export class Monitor {
       const createdMs = Number(row['oldest_ms'] ?? Number.NaN);
       this.oldest = {
         seq,
-        firstSeenMs: nowMs,
+        firstSeenMs: waitingSinceMs(this.tableAnswerMs, nowMs),
         createdMs: Number.isFinite(createdMs) ? createdMs : undefined,
       };
     }
+    this.tableAnswerMs = nowMs;
     const counted = Number(row['counted'] ?? 0);
     this.pending = Number(row['estimated'] ?? counted);
   }

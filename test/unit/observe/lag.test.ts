@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
-import { DatabaseClock, type LagFacts, SILENCE_MS, lagSeconds } from '../../../src/observe/lag.ts';
+import {
+  DatabaseClock,
+  type LagFacts,
+  SILENCE_MS,
+  lagSeconds,
+  waitingSinceMs,
+} from '../../../src/observe/lag.ts';
 
 const time = fc.double({ min: 0, max: 4e12, noNaN: true });
 const perhaps = fc.option(time, { nil: undefined });
@@ -51,6 +57,11 @@ test('P9 a database that does not answer is lag since its last answer', () => {
     }),
     { numRuns: 2000 },
   );
+});
+
+test('P9 a row that is first seen after a silence may have waited all the time', () => {
+  assert.equal(waitingSinceMs(1_000, 2_000), 2_000);
+  assert.equal(waitingSinceMs(1_000, 1_001 + SILENCE_MS), 1_000);
 });
 
 test('P9 drained is 0', () => {

@@ -14,7 +14,11 @@ function setUp(): { observer: Observer; told: () => string[] } {
     write: (line) => lines.push(line),
     now: () => 0,
   });
-  const observer = new Observer({ log, metrics: createMetrics({ version: '0' }), clock: new DatabaseClock() });
+  const observer = new Observer({
+    log,
+    metrics: createMetrics({ version: '0' }),
+    clock: new DatabaseClock(),
+  });
   const told = (): string[] => lines.map((line) => (JSON.parse(line) as { code: string }).code);
   return { observer, told };
 }
