@@ -271,7 +271,7 @@ describe("traps of the library's transport", () => {
 
     let xid = 0;
     decodePgoutput(
-      { begin: (read) => (xid = read), relation: ignore, insert: ignore, commit: ignore },
+      { begin: (read) => (xid = read), type: ignore, relation: ignore, insert: ignore, commit: ignore },
       begin,
       0,
       begin.length,

@@ -148,7 +148,7 @@ export function makeSchedule(seed: number, broker: Broker, limits: ScheduleLimit
   const coldStart = dice.chance(0.2);
   const faults = makeFaults(dice, { broker, relays, lifeMs, kinds: limits.kinds ?? FAULT_KINDS });
   // Last, so that the draws before it stay what they were.
-  const keepsRows = dice.chance(0.15) && drawnEnv['SOURCE'] !== 'polling' && !faults.some(losesSlot);
+  const keepsRows = dice.chance(0.15) && drawnEnv['SOURCE'] !== 'polling' && !faults.some(needsClean);
   const env = {
     ...drawnEnv,
     // Or the new primary would lack what is delivered.
@@ -220,8 +220,9 @@ function makeFaults(dice: Dice, plan: FaultPlan): PlannedFault[] {
 }
 
 /** With CLEANUP=none what was delivered in the last seconds before it is delivered again, however much that is. */
-function losesSlot({ kind }: Pick<PlannedFault, 'kind'>): boolean {
-  return kind === 'slot-dropped' || kind === 'slot-invalidated' || kind === 'database-failover';
+/** It loses the slot, or a start with SOURCE=polling is among the options, which is refused where rows stay as they are. */
+function needsClean({ kind }: Pick<PlannedFault, 'kind'>): boolean {
+  return ['slot-dropped', 'slot-invalidated', 'database-failover', 'relay-options'].includes(kind);
 }
 
 export function isFailover({ kind }: Pick<PlannedFault, 'kind'>): boolean {

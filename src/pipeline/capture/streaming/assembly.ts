@@ -3,7 +3,7 @@ import type { OutboxEvent, Transaction } from '../event.ts';
 import { parseIdentity } from '../identity.ts';
 import type { Batch } from '../source.ts';
 import type { PgoutputHandler } from './decoder.ts';
-import type { Relation, TupleRow } from './tuple-row.ts';
+import { baseTypeOid, withBaseTypes, type Relation, type TupleRow } from './tuple-row.ts';
 import { TupleStore } from './tuple-store.ts';
 
 export interface OutboxIdentity {
@@ -31,6 +31,7 @@ export class TransactionAssembly implements PgoutputHandler {
   private readonly outbox: OutboxIdentity;
   private readonly relations = new Map<number, Relation | undefined>();
   private readonly tuples = new TupleStore();
+  private readonly baseOids = new Map<number, number>();
   private open: Transaction | undefined;
   private transactions: Transaction[] = [];
   private events: OutboxEvent[] = [];
@@ -55,6 +56,12 @@ export class TransactionAssembly implements PgoutputHandler {
     this.beginAtMs = committedAtMs;
   }
 
+  type(oid: number, schema: string, name: string): void {
+    const base = baseTypeOid(schema, name);
+    if (base === undefined) this.baseOids.delete(oid);
+    else this.baseOids.set(oid, base);
+  }
+
   relation(relation: Relation): void {
     const { outbox } = this;
     const missing = [outbox.seqColumn, outbox.xidColumn, ...outbox.requiredColumns].filter(
@@ -71,7 +78,7 @@ export class TransactionAssembly implements PgoutputHandler {
         },
       );
     }
-    this.relations.set(relation.oid, ours ? relation : undefined);
+    this.relations.set(relation.oid, ours ? withBaseTypes(relation, this.baseOids) : undefined);
   }
 
   /**

@@ -6,6 +6,8 @@ import type { Relation } from './tuple-row.ts';
  */
 export interface PgoutputHandler {
   begin(xid: number, committedAtMs: number): void;
+  /** Before the relation that uses it; schema and name of a domain are those of the type below. */
+  type(oid: number, schema: string, name: string): void;
   relation(relation: Relation): void;
   /** `leftOutBytes`: of values that were too large to be read; they are NULL in the tuple. */
   insert(relationOid: number, buffer: Buffer, start: number, end: number, leftOutBytes: number): void;
@@ -18,6 +20,7 @@ const POSTGRES_EPOCH_MS = 946_684_800_000;
 const BEGIN = 0x42; // B
 const COMMIT = 0x43; // C
 const RELATION = 0x52; // R
+const TYPE = 0x59; // Y
 const INSERT = 0x49; // I
 const NEW_TUPLE = 0x4e; // N
 
@@ -33,7 +36,7 @@ export function toServerTime(unixMs: number): bigint {
 }
 
 /**
- * Dispatches one pgoutput message. Other kinds (type, origin, message, update, delete, truncate, and any that a later
+ * Dispatches one pgoutput message. Other kinds (origin, message, update, delete, truncate, and any that a later
  * server may add) bring no outbox row under protocol 1 and are passed over: failing on them would end in a crash loop.
  */
 export function decodePgoutput(
@@ -57,6 +60,13 @@ export function decodePgoutput(
     case RELATION:
       handler.relation(decodeRelation(buffer, start + 1));
       break;
+    case TYPE: {
+      const terminator = buffer.indexOf(0, start + 5);
+      const schema = buffer.toString('utf8', start + 5, terminator);
+      const name = buffer.toString('utf8', terminator + 1, buffer.indexOf(0, terminator + 1));
+      handler.type(buffer.readUInt32BE(start + 1), schema, name);
+      break;
+    }
     default:
       break;
   }

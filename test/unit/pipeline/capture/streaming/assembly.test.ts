@@ -7,7 +7,7 @@ import type { Batch } from '../../../../../src/pipeline/capture/source.ts';
 import { TransactionAssembly } from '../../../../../src/pipeline/capture/streaming/assembly.ts';
 import { decodePgoutput } from '../../../../../src/pipeline/capture/streaming/decoder.ts';
 import { Watermark } from '../../../../../src/pipeline/settle/watermark.ts';
-import { beginMessage, commitMessage, insertMessage, relationMessage, type WireRelation } from './wire.ts';
+import { beginMessage, commitMessage, insertMessage, relationMessage, typeMessage, type WireRelation } from './wire.ts';
 
 const OUTBOX: WireRelation = {
   oid: 1,
@@ -176,6 +176,17 @@ describe('TransactionAssembly', () => {
       ['1', 'old', undefined],
       ['2', 'new', 'added'],
     ]);
+  });
+
+  it('P2 a column of a domain is taken for the type below it', () => {
+    const columns = OUTBOX.columns.map((column, i) => ({ ...column, oid: i < 3 ? 25 : 70_000 }));
+    const oidOf = (...types: readonly Buffer[]): number | undefined => {
+      const server = new Server().send(...types, relationMessage({ ...OUTBOX, columns }));
+      return server.begin().insert(1).take().events[0]?.row.typeOid('payload');
+    };
+    assert.equal(oidOf(typeMessage(70_000, '', 'bytea')), 17);
+    assert.equal(oidOf(typeMessage(70_000, 'public', 'bytea')), 70_000, 'somebody else’s type of that name');
+    assert.equal(oidOf(typeMessage(70_000, '', 'bytea'), typeMessage(70_000, '', 'jsonb')), 3802);
   });
 
   it('P10 an identity that is no number of 53 bits is told, not rounded', () => {

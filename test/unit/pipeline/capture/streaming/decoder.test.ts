@@ -26,6 +26,10 @@ class Recorder implements PgoutputHandler {
     this.calls.push(['begin', xid, committedAtMs]);
   }
 
+  type(oid: number, schema: string, typeName: string): void {
+    this.calls.push(['type', oid, schema, typeName]);
+  }
+
   relation(relation: Relation): void {
     this.relations.set(relation.oid, relation);
   }
@@ -148,7 +152,7 @@ describe('pgoutput decoder', () => {
   it('passes over every kind of message that brings no row, also ones to come', () => {
     const recorder = new Recorder();
     for (let kind = 0; kind < 256; kind++) {
-      if ('BCRI'.includes(String.fromCharCode(kind))) continue;
+      if ('BCRIY'.includes(String.fromCharCode(kind))) continue;
       recorder.feed(Buffer.from([kind, 1, 2, 3]));
     }
     assert.deepEqual([recorder.calls, recorder.rows], [[], []]);

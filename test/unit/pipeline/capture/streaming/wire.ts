@@ -65,6 +65,10 @@ export function relationMessage({ oid, schema, table, columns }: WireRelation): 
   ]);
 }
 
+export function typeMessage(oid: number, schema: string, name: string): Buffer {
+  return Buffer.concat([Buffer.from('Y'), int32(oid), text(schema), text(name)]);
+}
+
 export function insertMessage(relationOid: number, values: readonly (string | Buffer | null)[]): Buffer {
   return Buffer.concat([
     Buffer.from('I'),
