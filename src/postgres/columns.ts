@@ -24,7 +24,12 @@ export async function readColumns(client: Client, table: string): Promise<Column
        from pg_attribute where attrelid = $1::regclass and attnum > 0 and not attisdropped order by attnum`,
     [table],
   );
-  return rows.map((row) => ({ ...row, oid: Number(row.oid), fixed: row.fixed === 'true' }));
+  return rows.map(({ name, oid, fixed, signature }) => ({
+    name,
+    oid: Number(oid),
+    fixed: fixed === 'true',
+    signature,
+  }));
 }
 
 /**

@@ -99,7 +99,9 @@ describe('values as stored, from both sources', () => {
   test('P2 a domain is taken for the type below it, by both sources', async () => {
     const { scene: here, startLsn } = await opened('bytea');
     const bytes = Buffer.from([0, 1, 254, 255]);
-    await here.sql('create domain blob as bytea; create domain small_blob as blob check (octet_length(value) < 9)');
+    await here.sql(
+      'create domain blob as bytea; create domain small_blob as blob check (octet_length(value) < 9)',
+    );
     await here.sql('create domain document as jsonb');
     await here.sql('alter table outbox alter payload type small_blob, alter headers type document');
     await insert(here, bytes);

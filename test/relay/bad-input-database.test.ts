@@ -149,12 +149,7 @@ describe('P10 a database that is set up wrongly ends the process at once, with t
   });
 
   test('a template that names a column which is not there', async () => {
-    await assertRefused(
-      { ROUTE_KEY: '${custmer_id}' },
-      '[column-missing]',
-      'lacks custmer_id',
-      'ROUTE_KEY',
-    );
+    await assertRefused({ ROUTE_KEY: '${custmer_id}' }, '[column-missing]', 'lacks custmer_id', 'ROUTE_KEY');
   });
 
   test('a slot of the same name that belongs to somebody else', async () => {

@@ -55,6 +55,12 @@ function eventColumns(config: Config): readonly string[] {
   return [...new Set([id, aggregateType, aggregateId, type, payload, ...addressColumns(config)])];
 }
 
+/** Throws RelayError('stop') when what an event is made of is not among these. */
+export function assertEventColumns(config: Config, columns: ReadonlyMap<string, unknown>): void {
+  const missing = eventColumns(config).filter((name) => !columns.has(name));
+  if (missing.length > 0) throw columnsMissing(config, missing);
+}
+
 /**
  * Without them it can be polled, as long as nobody else has to tell what is delivered. Not where they only go by another
  * name: the order would be another one, and the slot would be given up for a typing error.

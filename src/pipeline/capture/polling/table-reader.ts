@@ -107,7 +107,7 @@ export class TableReader {
     this.client = client;
     this.table = qualified(config.outbox.schema, config.outbox.table);
     this.key = rowKey(config.outbox);
-    this.shape = new CurrentShape(client, this.table);
+    this.shape = new CurrentShape(config, client, this.table);
   }
 
   /** The first of them in the range, at most `PAGE_ROWS`, and no more than can be measured at once; none: there are no more. */

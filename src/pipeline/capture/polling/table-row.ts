@@ -1,12 +1,14 @@
 import type { OutboxConfig } from '../../../config/config.ts';
-import { BYTEA_OID, decodeHexBytea } from '../bytea.ts';
+import { BYTEA_OID } from '../bytea.ts';
 import type { Bytes } from '../byte-range.ts';
 import type { OutboxEvent, Row, Transaction } from '../event.ts';
 import { parseIdentity } from '../identity.ts';
 import type { TableShape } from './table-shape.ts';
 
-/** Below, a `Buffer` of its own would take more memory than it saves. */
+/** Below, a `Buffer` would take more memory than it saves. */
 const LONG_TEXT = 256;
+/** Above, Node's pool of 64 KiB leaves too much of itself unused: `Buffer.from` wants room there for the worst case. */
+const POOLED_BYTES = 1_024;
 
 /**
  * A row that a query brought; its values are the server's text, like those of the stream. They are held as what is
@@ -19,11 +21,7 @@ export class TableRow implements Row {
   private readonly values: Record<string, string | Buffer | null>;
 
   /** Keeps `values`, and changes them. `measuredBytes`: of those of variable length, as the server counted. */
-  constructor(
-    shape: TableShape,
-    values: Record<string, string | Buffer | null>,
-    measuredBytes: number,
-  ) {
+  constructor(shape: TableShape, values: Record<string, string | Buffer | null>, measuredBytes: number) {
     this.shape = shape;
     this.values = values;
     let fixed = 0;
@@ -50,7 +48,7 @@ export class TableRow implements Row {
   bytes(column: string): Buffer | null | undefined {
     const value = this.value(column);
     if (typeof value !== 'string') return value;
-    const bytes = this.isBytea(column) ? decodeHexBytea(Buffer.from(value, 'latin1')) : Buffer.from(value);
+    const bytes = this.isBytea(column) ? decodeHex(value) : encode(value);
     // In place of the text, which is hardly ever asked for again.
     this.values[column] = bytes;
     return bytes;
@@ -60,7 +58,7 @@ export class TableRow implements Row {
     return this.shape.typeOids.get(column);
   }
 
-  /** Small Buffers lie in a pool of 8 KiB. */
+  /** Small Buffers lie in Node's pool. */
   own(body: Bytes | null): Bytes | null {
     let own = body;
     for (const column of this.shape.columns) {
@@ -88,11 +86,24 @@ export class TableRow implements Row {
       const text = this.values[column];
       if (typeof text !== 'string') continue;
       const bytes = Buffer.byteLength(text);
-      if (bytes > text.length && text.length >= LONG_TEXT) this.values[column] = Buffer.from(text);
+      if (bytes > text.length && text.length >= LONG_TEXT) this.values[column] = encode(text);
       sum += bytes;
     }
     return sum;
   }
+}
+
+function encode(text: string): Buffer {
+  if (text.length <= POOLED_BYTES) return Buffer.from(text);
+  const bytes = Buffer.allocUnsafeSlow(Buffer.byteLength(text));
+  bytes.write(text);
+  return bytes;
+}
+
+/** Without the Buffer of the text between, which would take twice as much of the pool as what stays there. */
+function decodeHex(text: string): Buffer {
+  if (!text.startsWith('\\x')) throw new TypeError('bytea is not in hex form; bytea_output must be hex');
+  return Buffer.from(text.slice(2), 'hex');
 }
 
 /** What is known of rows beside their values. */

@@ -1,5 +1,7 @@
 import { DatabaseError, type Client } from 'pg';
+import type { Config } from '../../../config/config.ts';
 import { readColumns } from '../../../postgres/columns.ts';
+import { assertEventColumns } from '../preflight.ts';
 
 /** The table's columns when they were read. */
 export interface TableShape {
@@ -20,19 +22,22 @@ export class Altered extends Error {}
  * published in the text form of its new type, and a dead letter would lack a column.
  */
 export class CurrentShape {
+  private readonly config: Config;
   private readonly client: Client;
   private readonly table: string;
   private shape: TableShape | undefined;
 
   /** `table`: qualified and quoted. */
-  constructor(client: Client, table: string) {
+  constructor(config: Config, client: Client, table: string) {
+    this.config = config;
     this.client = client;
     this.table = table;
   }
 
   /**
    * What `read` brings, or undefined when the table turned out to be altered: then the shape was read anew, and nothing
-   * counts that was read or measured by the old one. Throws what `read` throws for another reason.
+   * counts that was read or measured by the old one. Throws what `read` throws for another reason, and RelayError('stop')
+   * when a column is gone without which events would be sent incomplete.
    */
   async during<Result extends object>(
     read: (shape: TableShape) => Promise<Result>,
@@ -51,9 +56,11 @@ export class CurrentShape {
 
   private async read(): Promise<TableShape> {
     const columns = await readColumns(this.client, this.table);
+    const typeOids = new Map(columns.map(({ name, oid }) => [name, oid]));
+    assertEventColumns(this.config, typeOids);
     return {
       columns: columns.map(({ name }) => name),
-      typeOids: new Map(columns.map(({ name, oid }) => [name, oid])),
+      typeOids,
       fixed: new Set(columns.filter(({ fixed }) => fixed).map(({ name }) => name)),
       signatures: columns.map(({ signature }) => signature),
     };

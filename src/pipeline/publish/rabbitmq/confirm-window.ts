@@ -32,6 +32,12 @@ export interface Wire {
   readonly reader: Pick<ConfirmReader, 'watch'>;
 }
 
+/** What a message that comes back is known by. */
+type Address = Pick<Message, 'id' | 'destination' | 'routingKey'>;
+
+/** Of so many is it remembered that they were given up: for a return of theirs, which should never come. */
+const MAX_GIVEN_UP = 1_000;
+
 const CLOSED: Outcome = Object.freeze({
   kind: 'unknown',
   code: 'channel-closed',
@@ -56,6 +62,9 @@ export class ConfirmWindow {
   private readonly channel: number;
   private readonly events: ConfirmWindowEvents;
   private readonly unconfirmed = new Unconfirmed<Entry>();
+  /** The highest that was answered. */
+  private answeredTag = 0;
+  private readonly givenUp: Address[] = [];
   private closed = false;
   private closeError: Error | undefined;
 
@@ -79,9 +88,8 @@ export class ConfirmWindow {
     return this.unconfirmed.size;
   }
 
-  /** When the oldest outstanding message was sent. */
-  get oldestSentAtMs(): number | undefined {
-    return this.unconfirmed.oldest?.sentAtMs;
+  get oldest(): Entry | undefined {
+    return this.unconfirmed.oldest;
   }
 
   /**
@@ -106,7 +114,30 @@ export class ConfirmWindow {
     return entries;
   }
 
+  /**
+   * Gives up what is late although something that was sent after it has been answered: the broker and the way to it
+   * work, a queue does not. An answer that still comes finds nothing under its tag.
+   */
+  takePassed(isLate: (entry: Entry) => boolean): Entry[] {
+    const passed: Entry[] = [];
+    while (this.unconfirmed.oldestTag < this.answeredTag) {
+      const { oldest } = this.unconfirmed;
+      if (oldest === undefined || !isLate(oldest)) break;
+      this.unconfirmed.take(this.unconfirmed.oldestTag);
+      passed.push(oldest);
+      this.remember(oldest.message);
+    }
+    return passed;
+  }
+
+  /** Without its payload, which may be large, and for a while. */
+  private remember({ id, destination, routingKey }: Message): void {
+    this.givenUp.push({ id, destination, routingKey });
+    if (this.givenUp.length > MAX_GIVEN_UP) this.givenUp.shift();
+  }
+
   private confirmed(tag: number, multiple: boolean, outcome: Outcome): void {
+    if (tag > this.answeredTag) this.answeredTag = tag;
     if (!multiple) return this.settle(this.unconfirmed.take(tag), outcome);
     while (this.unconfirmed.size > 0 && this.unconfirmed.oldestTag <= tag)
       this.settle(this.unconfirmed.take(this.unconfirmed.oldestTag), outcome);
@@ -120,6 +151,10 @@ export class ConfirmWindow {
    * An unroutable message comes back before its acknowledgement, and carries no delivery tag. Ids need not be unique:
    * when several outstanding messages could be the one, none of them may count as durable, for a binding can come or
    * go between them. A return that fits nothing could be any of them.
+   *
+   * One that was given up comes back no more: RabbitMQ handles the messages of a channel one after the other and returns
+   * one while it handles it, but did so in old versions also when a queue's process had ended. Such a return is nobody
+   * else's, and no proof against a message that looks the same.
    */
   private returned(returned: AmqpMessage): void {
     const { exchange, routingKey } = returned.fields;
@@ -132,19 +167,21 @@ export class ConfirmWindow {
       scope: 'event',
       missingDestination: true,
     };
-    const candidates = this.candidates(returned.properties.messageId as unknown, exchange, routingKey);
+    const id: unknown = returned.properties.messageId;
+    const fits = (address: Address): boolean =>
+      address.id === id && address.destination === exchange && address.routingKey === routingKey;
+    const late = this.givenUp.some(fits);
+    const candidates = this.outstanding((entry) => fits(entry.message));
+    if (candidates.length === 0 && late) return;
+    if (candidates.length === 0) candidates.push(...this.unconfirmed);
     const first = candidates.find((entry) => entry.verdict === undefined || entry.verdict === AMBIGUOUS);
     for (const entry of candidates) entry.verdict ??= AMBIGUOUS;
-    if (first !== undefined) first.verdict = outcome;
+    if (first !== undefined && !late) first.verdict = outcome;
   }
 
-  private candidates(id: unknown, exchange: string, routingKey: string): Entry[] {
+  private outstanding(fits: (entry: Entry) => boolean): Entry[] {
     const found: Entry[] = [];
-    for (const entry of this.unconfirmed) {
-      const { message } = entry;
-      if (message.id === id && message.destination === exchange && message.routingKey === routingKey)
-        found.push(entry);
-    }
-    return found.length > 0 ? found : [...this.unconfirmed];
+    for (const entry of this.unconfirmed) if (fits(entry)) found.push(entry);
+    return found;
   }
 }

@@ -9,9 +9,13 @@ import { mayWrite } from '../publisher.ts';
 import type { OnOutcome, Outcome, Publisher, PublisherEvents } from '../publisher.ts';
 import { RoomNotice } from '../room-notice.ts';
 import { Unanswered } from '../unanswered.ts';
+import { Apart } from './apart.ts';
+import type { SessionEvents } from './apart.ts';
 import type { Entry } from './confirm-window.ts';
 import { openConnection } from './connection.ts';
+import type { Connection } from './connection.ts';
 import { Session } from './session.ts';
+import type { SessionOptions } from './session.ts';
 import { Suspects } from './suspects.ts';
 
 const BACKOFF_FIRST_MS = 100;
@@ -40,6 +44,8 @@ class RabbitmqPublisher implements Publisher {
   private readonly config: RabbitmqConfig;
   private readonly events: PublisherEvents;
   private readonly suspects = new Suspects();
+  private readonly suspectsApart = new Suspects();
+  private readonly apart: Apart;
   private readonly backoff = new Backoff({ firstMs: BACKOFF_FIRST_MS, maxMs: BACKOFF_MAX_MS });
   private readonly abort = new AbortController();
   private session: Session | undefined;
@@ -60,6 +66,13 @@ class RabbitmqPublisher implements Publisher {
       () => this.freeSlots(),
       () => events.onRoom(),
     );
+    this.apart = new Apart({
+      open: (sessionEvents) => this.openApart(sessionEvents),
+      settle: (entry, outcome) => this.settle(entry, outcome),
+      onFirst: (message) => this.events.onNotice?.(toldOf(message)),
+      signal: this.abort.signal,
+      goodbyeMs: GOODBYE_MS,
+    });
   }
 
   async connect(signal: AbortSignal): Promise<void> {
@@ -83,6 +96,10 @@ class RabbitmqPublisher implements Publisher {
     this.unanswered.add(messages.length);
     for (const message of messages) {
       const entry: Entry = { message, onOutcome, sentAtMs, verdict: undefined };
+      if (this.apart.has(message)) {
+        this.apart.send(entry);
+        continue;
+      }
       const refusal = this.session === undefined ? NOT_CONNECTED : this.session.send(entry);
       if (refusal !== undefined) this.refuseLater(entry, refusal);
     }
@@ -138,17 +155,32 @@ class RabbitmqPublisher implements Publisher {
     this.notice.changed();
   }
 
-  private sessionOptions(connection: ConstructorParameters<typeof Session>[0]['connection']) {
+  private async openApart(events: SessionEvents): Promise<Session> {
+    const { config, suspectsApart: suspects } = this;
+    const { signal } = this.abort;
+    const connection = await openConnection({ config, signal, connectedBefore: true });
+    if (signal.aborted) connection.destroy();
+    signal.throwIfAborted();
+    suspects.connected();
+    return new Session({ ...this.sessionOptions(connection), suspects, ...events });
+  }
+
+  private sessionOptions(connection: Connection): SessionOptions {
     return {
       config: this.config,
       connection,
       suspects: this.suspects,
       now: () => performance.now(),
       mayWrite: () => mayWrite(this.events),
-      settle: (entry: Entry, outcome: Outcome) => this.settle(entry, outcome),
+      settle: (entry, outcome) => {
+        this.answered ||= outcome.kind === 'durable';
+        this.settle(entry, outcome);
+      },
       onReady: () => this.notice.changed(),
-      onLost: (reason: string) => this.lost(reason),
-      onFatal: (error: RelayError) => this.events.onFatal(error),
+      onLost: (reason) => this.lost(reason),
+      onFatal: (error) => this.events.onFatal(error),
+      onHeldUp: (message) => this.apart.add(message),
+      keepsFlowing: true,
     };
   }
 
@@ -183,7 +215,6 @@ class RabbitmqPublisher implements Publisher {
 
   private settle(entry: Entry, outcome: Outcome): void {
     this.unanswered.answered(1);
-    if (outcome.kind === 'durable') this.answered = true;
     entry.onOutcome(entry.message, outcome);
     this.notice.changed();
   }
@@ -204,9 +235,12 @@ class RabbitmqPublisher implements Publisher {
     this.abort.abort();
     const { session } = this;
     const { count } = this.unanswered;
-    if (count > 0) session?.tearDown(new Error(`closed with ${count} messages unconfirmed`));
+    const error = count > 0 ? new Error(`closed with ${count} messages unconfirmed`) : undefined;
+    const apart = this.apart.close(error);
+    if (error !== undefined) session?.tearDown(error);
     else await session?.end(GOODBYE_MS);
     this.session = undefined;
+    await apart;
     await this.opening?.catch(() => undefined);
     this.notice.close();
     clearTimeout(this.rest);
@@ -218,3 +252,10 @@ const NOT_CONNECTED: Outcome = Object.freeze({
   code: 'not-connected',
   reason: 'there is no connection to RabbitMQ',
 });
+
+function toldOf({ destination, routingKey }: Message): string {
+  return (
+    'messages that RabbitMQ does not answer in time, or closes the connection over, are tried again on a connection of ' +
+    `their own, the first of them for exchange "${destination}" and routing key "${routingKey}": others do not wait for them`
+  );
+}

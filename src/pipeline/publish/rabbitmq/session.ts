@@ -1,14 +1,14 @@
 import type { RabbitmqConfig } from '../../../config/config.ts';
 import type { RelayError } from '../../../errors/errors.ts';
-import { messageOf } from '../../../errors/thrown.ts';
 import { within } from '../../../lifecycle/wait.ts';
+import type { Message } from '../../envelope/message.ts';
 import { LEASE_ENDED, type Outcome } from '../publisher.ts';
 import { connectionOf } from './amqplib.ts';
 import { ConfirmReader } from './confirm-reader.ts';
 import { ConfirmWindow } from './confirm-window.ts';
 import type { Entry } from './confirm-window.ts';
 import type { Connection } from './connection.ts';
-import { blameOf, culpritOutcome, lostOutcome } from './errors.ts';
+import { blameOf, blockedTooLong, confirmTimeout, culpritOutcome, lostOutcome, reasonOf } from './errors.ts';
 import { Exchanges } from './exchanges.ts';
 import { FrameWriter } from './frame-writer.ts';
 import { isOverdue } from './overdue.ts';
@@ -34,6 +34,10 @@ export interface SessionOptions {
   /** The connection is gone; everything outstanding has been settled. Called once, not after `end`. */
   readonly onLost: (reason: string) => void;
   readonly onFatal: (error: RelayError) => void;
+  /** The whole connection waited for this message, or broke over it alone: it should not be sent here again. */
+  readonly onHeldUp: (message: Message) => void;
+  /** True: a message that later ones have passed is given up alone, and the connection kept. */
+  readonly keepsFlowing: boolean;
 }
 
 /** One connection, from its opening to its end, and everything that is outstanding on it. */
@@ -52,7 +56,8 @@ export class Session {
   private unblockedAtMs: number;
   private ended = false;
   private lastError: unknown;
-  private overdue = false;
+  /** When the deadline was last looked at. */
+  private lookedAtMs: number;
   private readonly timer: NodeJS.Timeout;
 
   constructor(options: SessionOptions) {
@@ -60,6 +65,7 @@ export class Session {
     const { config, connection, now, settle, suspects } = options;
     this.startedAtMs = now();
     this.unblockedAtMs = this.startedAtMs;
+    this.lookedAtMs = this.startedAtMs;
     const wire = connectionOf(connection.model);
     this.writer = new FrameWriter(wire, () => options.onReady());
     this.reader = new ConfirmReader(wire);
@@ -128,7 +134,7 @@ export class Session {
     this.lastError = error;
     this.options.connection.destroy();
     this.failAll(error);
-    this.options.onLost(messageOf(error));
+    this.options.onLost(reasonOf(error));
   }
 
   private dispatch(entry: Entry): Outcome | undefined {
@@ -204,40 +210,50 @@ export class Session {
   private failAll(error: unknown): void {
     const sent = this.main?.takeAll() ?? [];
     if (this.probe.sent !== undefined) sent.push(this.probe.sent);
+    const blame = blameOf(error);
     this.options.suspects.connectionClosed(
-      blameOf(error),
+      blame,
       sent.map((entry) => entry.message),
     );
     const culprit = sent.length === 1 ? sent[0] : undefined;
-    const outcome = lostOutcome(error);
+    const [outcome, verdict] = [lostOutcome(error), culpritOutcome(error)];
+    // It will be sent again, and may close each connection that it is sent on.
+    if (culprit !== undefined && blame.kind === 'some-message' && verdict.kind === 'unknown')
+      this.options.onHeldUp(culprit.message);
     for (const entry of new Set([...sent, ...this.probe.takeAll(), ...this.exchanges.takeAll()])) {
-      this.options.settle(entry, entry === culprit ? culpritOutcome(error) : outcome);
+      this.options.settle(entry, entry === culprit ? verdict : outcome);
     }
   }
 
-  /** No answer within the deadline: the connection is half-open, or the broker hangs. */
+  /** What should have been answered by now: one message alone, or the connection is half-open, or the broker hangs. */
   private checkDeadline(): void {
-    const { now, config } = this.options;
-    const { blockedAtMs, unblockedAtMs } = this;
-    const { confirmTimeoutMs } = config;
+    const { blockedAtMs, unblockedAtMs, lookedAtMs } = this;
+    const { confirmTimeoutMs } = this.options.config;
+    this.lookedAtMs = this.options.now();
+    // Late at the last look already: after the process was stopped for a while, the answers are waiting to be read.
+    const isLate = (sinceMs: number): boolean =>
+      isOverdue({ nowMs: lookedAtMs, sinceMs, blockedAtMs, unblockedAtMs, confirmTimeoutMs });
+    if (this.options.keepsFlowing && blockedAtMs === undefined) this.giveUpPassed(isLate);
     const sinceMs = this.oldestSentAtMs();
-    const late =
-      sinceMs !== undefined &&
-      isOverdue({ nowMs: now(), sinceMs, blockedAtMs, unblockedAtMs, confirmTimeoutMs });
-    // Late twice: after the process was stopped for a while, the answers are waiting to be read.
-    if (late && this.overdue) this.tearDown(new Error(this.lateness(confirmTimeoutMs)));
-    this.overdue = late;
+    if (sinceMs === undefined || !isLate(sinceMs)) return;
+    if (blockedAtMs !== undefined) return this.tearDown(blockedTooLong());
+    const oldest = [this.main?.oldest, this.probe.sent].find((entry) => entry?.sentAtMs === sinceMs);
+    // On a new channel RabbitMQ waits for a quorum queue without a majority before it looks at what comes next.
+    if (oldest !== undefined) this.options.onHeldUp(oldest.message);
+    this.tearDown(confirmTimeout(confirmTimeoutMs));
   }
 
-  private lateness(confirmTimeoutMs: number): string {
-    return this.blockedAtMs === undefined
-      ? `no confirm within ${confirmTimeoutMs} ms`
-      : 'the broker has kept the connection blocked for too long';
+  private giveUpPassed(isLate: (sinceMs: number) => boolean): void {
+    const outcome = lostOutcome(confirmTimeout(this.options.config.confirmTimeoutMs));
+    for (const entry of this.main?.takePassed(({ sentAtMs }) => isLate(sentAtMs)) ?? []) {
+      this.options.onHeldUp(entry.message);
+      this.options.settle(entry, outcome);
+    }
   }
 
   private oldestSentAtMs(): number | undefined {
     const times = [
-      this.main?.oldestSentAtMs,
+      this.main?.oldest?.sentAtMs,
       this.probe.sent?.sentAtMs,
       this.exchanges.oldestSentAtMs,
       this.reopeningSinceMs,

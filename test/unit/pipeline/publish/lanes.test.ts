@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { beforeEach, describe, it } from 'node:test';
+import { viewOf } from '../../../../src/pipeline/capture/byte-range.ts';
+import type { Message } from '../../../../src/pipeline/envelope/message.ts';
 import {
   Lanes,
   type Delivery,
@@ -35,6 +37,10 @@ function lanesOf(
 
 function seqsOf(list: readonly (Delivery | Verdict)[]): number[] {
   return list.map(({ message }) => message.event.seq);
+}
+
+function bodiesOf(list: readonly (Delivery | Verdict)[]): (string | undefined)[] {
+  return list.map(({ message }) => viewOf(message.body)?.toString());
 }
 
 /** Takes what there is at `nowMs` and answers all of it alike. */
@@ -208,6 +214,72 @@ describe('Lanes', () => {
     assert.equal(lanes.size, 0);
     assert.deepEqual(lanes.take(100, 1e9, 1e9), []);
     assert.equal(lanes.nextRetryMs(), undefined);
+  });
+
+  describe('P7 what waits while other lanes flow shares no memory with what has left', () => {
+    const moved: number[] = [];
+
+    /** Its row remembers that it was moved, and the body says so, too. */
+    function sharing(seq: number, key = 'key'): Message {
+      const message = messageOf(seq, { key, body: Buffer.from('shared') });
+      message.event.row.own = () => {
+        moved.push(seq);
+        return Buffer.from('own');
+      };
+      return message;
+    }
+
+    beforeEach(() => void moved.splice(0));
+
+    it('at its first retry, with all behind it, and once', () => {
+      const lanes = lanesOf({ laneLimit: { events: 2, bytes: 1e6 } });
+      for (const seq of [1, 2, 3]) lanes.add(sharing(seq));
+      lanes.add(sharing(4, 'other'));
+      const taken = lanes.take(10, 1e9, 0);
+      const answers = (delivery: Delivery): Outcome => (delivery.message.key === 'key' ? UNKNOWN : DURABLE);
+      for (const delivery of taken) lanes.answer(delivery, answers(delivery), 0);
+      assert.deepEqual(moved, [1, 2, 3]);
+      lanes.add(sharing(5));
+      assert.deepEqual(moved, [1, 2, 3, 5], 'and what comes behind it');
+      assert.deepEqual(round(lanes, UNKNOWN, 100).taken, [1, 2]);
+      assert.deepEqual(moved, [1, 2, 3, 5]);
+      const again = lanes.take(10, 1e9, 200);
+      assert.deepEqual(bodiesOf(again), ['own', 'own'], 'what is sent is what it has now');
+      for (const delivery of again) lanes.answer(delivery, DURABLE, 200);
+      lanes.add(sharing(6));
+      round(lanes, DURABLE, 300);
+      assert.deepEqual(round(lanes, DURABLE, 300).taken, [6]);
+      assert.deepEqual(moved, [1, 2, 3, 5], 'the lane flows again');
+    });
+
+    it('behind what the broker does not answer; never what it has', () => {
+      const lanes = lanesOf();
+      lanes.add(sharing(1));
+      lanes.add(sharing(2));
+      const [first, second] = lanes.take(10, 1e9, 0) as [Delivery, Delivery];
+      lanes.take(10, 1e9, 100);
+      lanes.add(sharing(3));
+      assert.deepEqual(moved, [], 'as it is under load');
+      lanes.take(10, 1e9, 1_000);
+      lanes.add(sharing(4));
+      lanes.add(sharing(5, 'other'));
+      assert.deepEqual(moved, [4]);
+      assert.deepEqual(bodiesOf([first, second]), ['shared', 'shared']);
+    });
+
+    it('not while the culprit of a group is looked for: nothing waits for that', () => {
+      const lanes = lanesOf();
+      for (const seq of [1, 2, 3, 4]) lanes.add(sharing(seq));
+      round(lanes, TOO_LARGE, 0);
+      assert.deepEqual(
+        [round(lanes, DURABLE, 0).taken, round(lanes, DURABLE, 0).taken],
+        [
+          [1, 2],
+          [3, 4],
+        ],
+      );
+      assert.deepEqual(moved, []);
+    });
   });
 
   it('two answers for one delivery are a fault of the publisher', () => {

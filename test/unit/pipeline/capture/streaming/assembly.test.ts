@@ -7,7 +7,14 @@ import type { Batch } from '../../../../../src/pipeline/capture/source.ts';
 import { TransactionAssembly } from '../../../../../src/pipeline/capture/streaming/assembly.ts';
 import { decodePgoutput } from '../../../../../src/pipeline/capture/streaming/decoder.ts';
 import { Watermark } from '../../../../../src/pipeline/settle/watermark.ts';
-import { beginMessage, commitMessage, insertMessage, relationMessage, typeMessage, type WireRelation } from './wire.ts';
+import {
+  beginMessage,
+  commitMessage,
+  insertMessage,
+  relationMessage,
+  typeMessage,
+  type WireRelation,
+} from './wire.ts';
 
 const OUTBOX: WireRelation = {
   oid: 1,

@@ -47,6 +47,10 @@ function setUp() {
   return { channel, window, settled, closed, send, ack, nack, giveBack };
 }
 
+function namesOf(entries: readonly Entry[]): string[] {
+  return entries.map(({ message }) => message.type);
+}
+
 function codeOf(outcome: Outcome): string {
   return outcome.kind === 'durable' ? 'durable' : outcome.code;
 }
@@ -124,6 +128,87 @@ describe('confirm window', () => {
     giveBack('nobody');
     ack(2, true);
     assert.ok(settled.every(([, code]) => code !== 'durable'));
+  });
+
+  test('P4 what later ones have passed is given up alone, and its late answers hit nobody', () => {
+    const { window, settled, send, ack, nack } = setUp();
+    for (const name of ['stuck', 'b', 'stuck too', 'd', 'e']) send(name);
+    ack(2);
+    ack(4);
+    assert.deepEqual(namesOf(window.takePassed(() => true)), ['stuck', 'stuck too']);
+    assert.equal(window.size, 1);
+    ack(1);
+    nack(3);
+    assert.deepEqual(settled.splice(0), [
+      ['b', 'durable'],
+      ['d', 'durable'],
+    ]);
+    send('f');
+    nack(3, true);
+    assert.deepEqual(settled, []);
+    ack(6, true);
+    assert.deepEqual(settled, [
+      ['e', 'durable'],
+      ['f', 'durable'],
+    ]);
+  });
+
+  test('P4 given up is only what is late, and only with an answer to a later one', () => {
+    const { window, send, ack, nack } = setUp();
+    for (const name of ['a', 'b', 'c', 'd']) send(name);
+    ack(1);
+    assert.deepEqual(
+      window.takePassed(() => true),
+      [],
+      'an earlier one proves nothing',
+    );
+    nack(3);
+    assert.deepEqual(
+      window.takePassed(() => false),
+      [],
+    );
+    assert.deepEqual(namesOf(window.takePassed(() => true)), ['b']);
+    assert.deepEqual(
+      window.takePassed(() => true),
+      [],
+      'nothing after it was answered',
+    );
+    assert.equal(window.oldest?.message.id, 'd');
+  });
+
+  test('P1 the late return of one that was given up is no proof against others, nor of the delivery of its twin', () => {
+    const { window, settled, send, ack, giveBack } = setUp();
+    for (const name of ['stuck', 'b', 'c']) send(name);
+    ack(2);
+    window.takePassed(() => true);
+    giveBack('stuck');
+    ack(3);
+    assert.deepEqual(settled.splice(0), [
+      ['b', 'durable'],
+      ['c', 'durable'],
+    ]);
+    send('its twin', 'stuck');
+    send('e');
+    giveBack('stuck');
+    ack(5, true);
+    assert.deepEqual(settled, [
+      ['its twin', 'return-ambiguous'],
+      ['e', 'durable'],
+    ]);
+  });
+
+  test('P7 what was given up is not remembered for ever', () => {
+    const { window, settled, send, ack, giveBack } = setUp();
+    send('stuck');
+    for (let i = 0; i < 1_000; i++) send(`stuck ${i}`);
+    send('last');
+    ack(1_002);
+    assert.equal(window.takePassed(() => true).length, 1_001);
+    send('a');
+    giveBack('stuck 0');
+    giveBack('stuck');
+    ack(1_003);
+    assert.deepEqual(settled.slice(1), [['a', 'unroutable']], 'the first is forgotten');
   });
 
   test('only a closure by the broker is told; what is outstanding is handed out in order', () => {

@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import {
   blameOf,
+  blockedTooLong,
+  confirmTimeout,
   connectError,
   culpritOutcome,
   lostOutcome,
@@ -26,6 +28,7 @@ describe('errors of RabbitMQ', () => {
     [new Error('SASL mechanism EXTERNAL is not provided by the server'), 'stop', 'rabbitmq-mechanism'],
     [new Error('Expected ConnectionOpenOk; got <ConnectionClose channel:0>'), 'stop', 'rabbitmq-vhost'],
     [new Error('no connection within 10000 ms'), 'retry', 'connect-timeout'],
+    [new Error('no answer within 10000 ms'), 'retry', 'connection-lost'],
     [new Error('Socket closed abruptly during opening handshake'), 'retry', 'connection-lost'],
     [new Error('never seen before'), 'retry', 'connection-lost'],
   ];
@@ -54,6 +57,7 @@ describe('errors of RabbitMQ', () => {
       withCode(406, 'PRECONDITION_FAILED - message size 100001 is larger than configured max size 100000'),
       withCode(406, 'PRECONDITION_FAILED - invalid message'),
       withCode(501, 'FRAME_ERROR'),
+      withCode(541, 'INTERNAL_ERROR'),
       withCode(320, 'CONNECTION_FORCED'),
       withCode('ECONNRESET'),
     ].map(blameOf);
@@ -61,6 +65,7 @@ describe('errors of RabbitMQ', () => {
       { kind: 'missing-exchange' },
       { kind: 'refused-exchange', exchange: 'orders' },
       { kind: 'size', maxBytes: 100_000 },
+      { kind: 'some-message' },
       { kind: 'some-message' },
       { kind: 'some-message' },
       { kind: 'nobody' },
@@ -73,6 +78,31 @@ describe('errors of RabbitMQ', () => {
       assert.equal(culpritOutcome(error).kind, 'unknown');
       assert.equal(lostOutcome(error).kind, 'unknown');
     }
+  });
+
+  test('P10 a crash inside RabbitMQ makes a suspect of a message, and never parks it', () => {
+    const outcome = culpritOutcome(withCode(541, 'Connection closed: 541 (INTERNAL-ERROR)'));
+    assert.deepEqual(
+      [outcome.kind, outcome.kind === 'unknown' && outcome.code],
+      ['unknown', 'internal-error'],
+    );
+  });
+
+  test('a late confirm is no wrong address: a code and an advice of its own', () => {
+    for (const [error, code] of [
+      [confirmTimeout(30_000), 'confirm-timeout'],
+      [blockedTooLong(), 'connection-blocked'],
+    ] as const) {
+      assert.equal(blameOf(error).kind, 'nobody');
+      for (const outcome of [lostOutcome(error), culpritOutcome(error)]) {
+        assert.ok(outcome.kind === 'unknown');
+        assert.equal(outcome.code, code);
+        assert.ok(outcome.reason.startsWith(`${error.message}. `));
+        assert.ok(outcome.reason.endsWith(error.advice));
+        assert.ok(!outcome.reason.includes('RABBITMQ_URL'));
+      }
+    }
+    assert.equal(confirmTimeout(30_000).message, 'no confirm within 30000 ms');
   });
 
   test('P10 the culprit is refused: for good, or with the grace of a missing destination', () => {
