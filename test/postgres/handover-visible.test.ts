@@ -9,6 +9,12 @@ import { until } from '../support/until.ts';
 /** So long the relay would have time to pass over the table without the event. */
 const GIVEN_MS = 2_000;
 
+async function begin(client: Client): Promise<string> {
+  await client.query('begin');
+  const { rows } = await client.query<{ xid: string }>('select pg_current_xact_id()::text as xid');
+  return rows[0]?.xid ?? '';
+}
+
 describe('a commit that the log has and nobody can see yet', () => {
   let server: PostgresServer;
 
@@ -35,11 +41,6 @@ describe('a commit that the log has and nobody can see yet', () => {
           )) === 1,
         { what: 'the slot to wait for the transaction' },
       ));
-    const begin = async (client: Client): Promise<string> => {
-      await client.query('begin');
-      const { rows } = await client.query<{ xid: string }>('select pg_current_xact_id()::text as xid');
-      return rows[0]?.xid ?? '';
-    };
     const awaitStandby = async (names: string): Promise<void> => {
       await scene.sql(`alter system set synchronous_standby_names = '${names}'`);
       await scene.sql('select pg_reload_conf()');
