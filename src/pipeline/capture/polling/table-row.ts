@@ -85,9 +85,13 @@ export class TableRow implements Row {
     for (const column of this.shape.columns) {
       const text = this.values[column];
       if (typeof text !== 'string') continue;
-      const bytes = Buffer.byteLength(text);
-      if (bytes > text.length && text.length >= LONG_TEXT) this.values[column] = encode(text);
-      sum += bytes;
+      if (text.length < LONG_TEXT || this.isBytea(column)) {
+        sum += Buffer.byteLength(text);
+      } else {
+        const bytes = encode(text);
+        this.values[column] = bytes;
+        sum += bytes.length;
+      }
     }
     return sum;
   }
