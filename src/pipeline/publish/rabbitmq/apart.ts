@@ -11,10 +11,7 @@ const BACKOFF_MAX_MS = 10_000;
 export type ApartSession = Pick<Session, 'ready' | 'send' | 'flush' | 'end' | 'tearDown'>;
 
 /** What a session tells whom it belongs to. */
-export type SessionEvents = Pick<
-  SessionOptions,
-  'settle' | 'onReady' | 'onLost' | 'onHeldUp' | 'keepsFlowing'
->;
+export type SessionEvents = Pick<SessionOptions, 'settle' | 'onReady' | 'onLost' | 'onHeldUp'>;
 
 export interface ApartOptions {
   /** Opens a connection; rejects when it can't, or when the signal aborts. */
@@ -28,16 +25,17 @@ export interface ApartOptions {
 }
 
 /**
- * A connection of its own for messages that a connection was held up by, or broke over. RabbitMQ does not keep that to
- * the queue that is at fault: it reads no further from a connection on which more than 32 messages wait for one quorum
- * queue (`quorum_commands_soft_limit`); on a new channel it waits a minute for a quorum queue without a majority before
- * it looks at the message behind; and a crash over one message closes the connection. So what is sent again, again and
- * again, must not be sent where the others are; and of no message is there ever a second copy on one channel. As long as
- * there are such messages they are sent here, and all of them again when one holds this connection up.
+ * A connection of its own for messages that a connection was held up by, or broke over, or may have been. RabbitMQ does
+ * not keep that to the queue that is at fault: it reads no further from a connection on which more than 32 messages of a
+ * channel wait for one quorum queue (`quorum_commands_soft_limit`); on a new channel it waits a minute for a quorum queue
+ * without a majority before it looks at the message behind (`net_ticktime`); and a crash over one message closes the
+ * connection. So what is sent again and again must not be sent where the others are. Here each is alone on a channel:
+ * who did nothing is confirmed at once, and no channel ever has a second copy of a message. When one of them is late the
+ * connection is opened anew, and with it the broker forgets the copies that it could not hand to a queue.
  */
 export class Apart {
   private readonly options: ApartOptions;
-  /** How often it was this one that held a connection up. Weak: one that is parked meanwhile never comes back. */
+  /** How often it may have been this one. Weak: one that is parked meanwhile never comes back. */
   private readonly heldUp = new WeakMap<Message, number>();
   /** Whether `heldUp` was ever used: the question is asked for every message. */
   private any = false;
@@ -92,7 +90,7 @@ export class Apart {
     }
     if (!session.ready) return;
     const entries = this.waiting.splice(0);
-    // Those behind the one that holds the connection up have no answer either: whoever did it before goes last.
+    // There are not channels for any number of them: who was late here has the last turn.
     entries.sort((a, b) => this.times(a) - this.times(b));
     this.outstanding += entries.length;
     for (const entry of entries) {
@@ -127,7 +125,6 @@ export class Apart {
       onReady: () => this.pump(),
       onLost: () => this.lost(),
       onHeldUp: (message) => this.add(message),
-      keepsFlowing: false,
     };
   }
 

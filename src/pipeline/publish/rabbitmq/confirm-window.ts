@@ -107,9 +107,14 @@ export class ConfirmWindow {
     return undefined;
   }
 
+  /** Everything that is outstanding, in the order of sending. */
+  all(): Entry[] {
+    return [...this.unconfirmed];
+  }
+
   /** Takes everything that is outstanding out, in the order of sending. */
   takeAll(): Entry[] {
-    const entries = [...this.unconfirmed];
+    const entries = this.all();
     this.unconfirmed.clear();
     return entries;
   }

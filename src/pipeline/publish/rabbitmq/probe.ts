@@ -10,6 +10,8 @@ import type { FrameWriter } from './frame-writer.ts';
 export interface ProbeOptions {
   readonly open: () => Promise<ConfirmChannel>;
   readonly wire: Wire & { readonly writer: Pick<FrameWriter, 'flush'> };
+  /** On so many channels at a time. */
+  readonly width: () => number;
   /** Monotonic clock, milliseconds. */
   readonly now: () => number;
   readonly mayWrite: () => boolean;
@@ -18,12 +20,20 @@ export interface ProbeOptions {
   readonly onBlame: (blame: Blame, message: Message) => void;
 }
 
-/** Sends suspects one at a time on a channel of their own: when it is closed, there is no doubt whose fault it is. */
+/** One channel, and the message that is alone on it. */
+interface Cell {
+  current: Entry | undefined;
+  window: ConfirmWindow | undefined;
+}
+
+/**
+ * Sends messages one at a time on a channel of their own: when it is closed, or nothing comes back on it, there is no
+ * doubt whose fault it is.
+ */
 export class Probe {
   private readonly options: ProbeOptions;
   private readonly queue: Entry[] = [];
-  private current: Entry | undefined;
-  private window: ConfirmWindow | undefined;
+  private readonly cells: Cell[] = [];
   private ended = false;
 
   constructor(options: ProbeOptions) {
@@ -32,61 +42,69 @@ export class Probe {
 
   push(entry: Entry): void {
     this.queue.push(entry);
-    if (this.current === undefined) void this.next();
+    const cell = this.cells.find(({ current }) => current === undefined) ?? this.another();
+    if (cell !== undefined) void this.next(cell);
   }
 
-  /** What the broker has been sent, or the channel is being opened for. */
-  get sent(): Entry | undefined {
-    return this.current;
+  /** What the broker has been sent, or a channel is being opened for. */
+  get sent(): Entry[] {
+    return this.cells.map(({ current }) => current).filter((entry) => entry !== undefined);
   }
 
   /** Takes out everything; nothing is sent afterwards. */
   takeAll(): Entry[] {
     this.ended = true;
-    const entries = this.current === undefined ? [] : [this.current];
-    entries.push(...this.queue.splice(0));
-    this.current = undefined;
+    const entries = [...this.sent, ...this.queue.splice(0)];
+    for (const cell of this.cells) cell.current = undefined;
     return entries;
   }
 
-  private async next(): Promise<void> {
+  private another(): Cell | undefined {
+    if (this.cells.length >= this.options.width()) return undefined;
+    const cell: Cell = { current: undefined, window: undefined };
+    this.cells.push(cell);
+    return cell;
+  }
+
+  private async next(cell: Cell): Promise<void> {
+    if (this.ended || this.sent.length >= this.options.width()) return;
     const entry = this.queue.shift();
-    this.current = entry;
-    if (entry === undefined || this.ended) return;
+    cell.current = entry;
+    if (entry === undefined) return;
     entry.sentAtMs = this.options.now();
     try {
-      this.window ??= this.watch(await this.options.open());
+      cell.window ??= this.watch(cell, await this.options.open());
     } catch (error) {
-      if (this.current === entry) this.settle(entry, lostOutcome(error));
+      if (cell.current === entry) this.settle(cell, lostOutcome(error));
       return;
     }
     // The connection may have ended while the channel was opened.
-    if (this.current !== entry) return;
-    const refusal = this.options.mayWrite() ? this.window.send(entry) : LEASE_ENDED;
+    if (cell.current !== entry) return;
+    const refusal = this.options.mayWrite() ? cell.window.send(entry) : LEASE_ENDED;
     this.options.wire.writer.flush();
     if (refusal === undefined) return;
     // Not from inside `push`.
     queueMicrotask(() => {
-      if (this.current === entry) this.settle(entry, refusal);
+      if (cell.current === entry) this.settle(cell, refusal);
     });
   }
 
-  private watch(channel: ConfirmChannel): ConfirmWindow {
+  private watch(cell: Cell, channel: ConfirmChannel): ConfirmWindow {
     return new ConfirmWindow(channel, this.options.wire, {
-      settle: (entry, outcome) => this.settle(entry, outcome),
+      settle: (_entry, outcome) => this.settle(cell, outcome),
       onClosed: (error) => {
-        this.window = undefined;
-        const entry = this.current;
-        if (entry === undefined) return;
-        this.options.onBlame(blameOf(error), entry.message);
-        this.settle(entry, culpritOutcome(error));
+        cell.window = undefined;
+        if (cell.current === undefined) return;
+        this.options.onBlame(blameOf(error), cell.current.message);
+        this.settle(cell, culpritOutcome(error));
       },
     });
   }
 
-  private settle(entry: Entry, outcome: Outcome): void {
-    this.current = undefined;
-    this.options.settle(entry, outcome);
-    if (this.current === undefined && !this.ended) void this.next();
+  private settle(cell: Cell, outcome: Outcome): void {
+    const entry = cell.current;
+    cell.current = undefined;
+    if (entry !== undefined) this.options.settle(entry, outcome);
+    if (cell.current === undefined) void this.next(cell);
   }
 }

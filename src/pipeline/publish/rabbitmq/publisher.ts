@@ -24,6 +24,8 @@ const BACKOFF_MAX_MS = 10_000;
 const STABLE_AFTER_MS = 5_000;
 /** A polite goodbye, when the broker still answers. */
 const GOODBYE_MS = 1_000;
+/** A broker allows 2,047 channels, where nobody changed it. */
+const CHANNELS_APART = 100;
 /** One `publish` call keeps the event loop busy while it encodes: milliseconds for this many bytes. */
 const MAX_PUBLISH_BYTES = 8 * 1024 * 1024;
 /** A classic queue syncs its store for each small batch that arrives: with this rest it takes half as much again. */
@@ -44,7 +46,7 @@ class RabbitmqPublisher implements Publisher {
   private readonly config: RabbitmqConfig;
   private readonly events: PublisherEvents;
   private readonly suspects = new Suspects();
-  private readonly suspectsApart = new Suspects();
+  private readonly suspectsApart = new Suspects(true);
   private readonly apart: Apart;
   private readonly backoff = new Backoff({ firstMs: BACKOFF_FIRST_MS, maxMs: BACKOFF_MAX_MS });
   private readonly abort = new AbortController();
@@ -162,7 +164,12 @@ class RabbitmqPublisher implements Publisher {
     if (signal.aborted) connection.destroy();
     signal.throwIfAborted();
     suspects.connected();
-    return new Session({ ...this.sessionOptions(connection), suspects, ...events });
+    return new Session({
+      ...this.sessionOptions(connection),
+      ...events,
+      suspects,
+      aloneAtATime: CHANNELS_APART,
+    });
   }
 
   private sessionOptions(connection: Connection): SessionOptions {
@@ -180,7 +187,7 @@ class RabbitmqPublisher implements Publisher {
       onLost: (reason) => this.lost(reason),
       onFatal: (error) => this.events.onFatal(error),
       onHeldUp: (message) => this.apart.add(message),
-      keepsFlowing: true,
+      aloneAtATime: 1,
     };
   }
 

@@ -23,6 +23,8 @@ export interface SessionOptions {
   readonly config: RabbitmqConfig;
   readonly connection: Connection;
   readonly suspects: Suspects;
+  /** So many suspects are sent at a time, each on a channel of its own. */
+  readonly aloneAtATime: number;
   /** Monotonic clock, milliseconds. */
   readonly now: () => number;
   /** Asked right before a message is written. */
@@ -34,10 +36,8 @@ export interface SessionOptions {
   /** The connection is gone; everything outstanding has been settled. Called once, not after `end`. */
   readonly onLost: (reason: string) => void;
   readonly onFatal: (error: RelayError) => void;
-  /** The whole connection waited for this message, or broke over it alone: it should not be sent here again. */
+  /** It may be this message that the connection waited for or broke over: it should not be sent with others again. */
   readonly onHeldUp: (message: Message) => void;
-  /** True: a message that later ones have passed is given up alone, and the connection kept. */
-  readonly keepsFlowing: boolean;
 }
 
 /** One connection, from its opening to its end, and everything that is outstanding on it. */
@@ -81,6 +81,7 @@ export class Session {
     this.probe = new Probe({
       open: () => connection.model.createConfirmChannel(),
       wire: this,
+      width: () => (suspects.quarantine ? 1 : options.aloneAtATime),
       now,
       mayWrite: options.mayWrite,
       settle: (entry, outcome) => {
@@ -208,8 +209,7 @@ export class Session {
   }
 
   private failAll(error: unknown): void {
-    const sent = this.main?.takeAll() ?? [];
-    if (this.probe.sent !== undefined) sent.push(this.probe.sent);
+    const sent = [...(this.main?.takeAll() ?? []), ...this.probe.sent];
     const blame = blameOf(error);
     this.options.suspects.connectionClosed(
       blame,
@@ -233,13 +233,11 @@ export class Session {
     // Late at the last look already: after the process was stopped for a while, the answers are waiting to be read.
     const isLate = (sinceMs: number): boolean =>
       isOverdue({ nowMs: lookedAtMs, sinceMs, blockedAtMs, unblockedAtMs, confirmTimeoutMs });
-    if (this.options.keepsFlowing && blockedAtMs === undefined) this.giveUpPassed(isLate);
+    if (blockedAtMs === undefined) this.giveUpPassed(isLate);
     const sinceMs = this.oldestSentAtMs();
     if (sinceMs === undefined || !isLate(sinceMs)) return;
     if (blockedAtMs !== undefined) return this.tearDown(blockedTooLong());
-    const oldest = [this.main?.oldest, this.probe.sent].find((entry) => entry?.sentAtMs === sinceMs);
-    // On a new channel RabbitMQ waits for a quorum queue without a majority before it looks at what comes next.
-    if (oldest !== undefined) this.options.onHeldUp(oldest.message);
+    this.suspectLate(isLate);
     this.tearDown(confirmTimeout(confirmTimeoutMs));
   }
 
@@ -251,10 +249,21 @@ export class Session {
     }
   }
 
+  /**
+   * Which of the messages of one channel it is that the others wait for, each shows only when it is alone; one that was
+   * alone has shown it.
+   */
+  private suspectLate(isLate: (sinceMs: number) => boolean): void {
+    const { oldest } = this.main ?? {};
+    const together = oldest !== undefined && isLate(oldest.sentAtMs) ? (this.main?.all() ?? []) : [];
+    const alone = this.probe.sent.filter(({ sentAtMs }) => isLate(sentAtMs));
+    for (const { message } of [...together, ...alone]) this.options.onHeldUp(message);
+  }
+
   private oldestSentAtMs(): number | undefined {
     const times = [
       this.main?.oldest?.sentAtMs,
-      this.probe.sent?.sentAtMs,
+      ...this.probe.sent.map(({ sentAtMs }) => sentAtMs),
       this.exchanges.oldestSentAtMs,
       this.reopeningSinceMs,
     ].filter((time) => time !== undefined);

@@ -20,6 +20,17 @@ export class Suspects {
   private readonly exchanges = new Map<string, number>();
   /** Outcomes to come until messages may be outstanding together again. */
   private quarantined = 0;
+  private readonly everyone: boolean;
+
+  /** `everyone`: each message is one, whatever is known of it. */
+  constructor(everyone = false) {
+    this.everyone = everyone;
+  }
+
+  /** True while nothing else may be on the connection. */
+  get quarantine(): boolean {
+    return this.quarantined > 0;
+  }
 
   /** The limit may have been raised meanwhile, or this is another node: what was learned may refuse good messages. */
   connected(): void {
@@ -28,7 +39,7 @@ export class Suspects {
 
   /** True when the message must be sent alone. */
   has(message: Message): boolean {
-    if (this.quarantined > 0) return true;
+    if (this.everyone || this.quarantined > 0) return true;
     if (this.exchanges.size > 0 && this.exchanges.has(message.destination)) return true;
     return this.any && this.messages.has(message);
   }

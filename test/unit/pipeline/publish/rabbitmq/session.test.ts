@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { EventEmitter } from 'node:events';
 import { describe, test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import type { TestContext } from 'node:test';
 import type { RabbitmqConfig } from '../../../../../src/config/config.ts';
 import type { Message } from '../../../../../src/pipeline/envelope/message.ts';
@@ -34,6 +35,11 @@ class FakeBroker extends EventEmitter {
     return Object.assign(new EventEmitter(), { ch: ++this.channels });
   }
 
+  /** The numbers of all channels. */
+  opened(): number[] {
+    return Array.from({ length: this.channels }, (_, at) => at + 1);
+  }
+
   confirm(tag: number, channel = 1): void {
     const frame = Buffer.alloc(CONFIRM_BYTES);
     frame[0] = 1;
@@ -55,7 +61,7 @@ function setUp(t: TestContext, over: Partial<SessionOptions> = {}) {
   const settled: [string, string][] = [];
   const heldUp: string[] = [];
   const lost: string[] = [];
-  const suspects = new Suspects();
+  const suspects = over.suspects ?? new Suspects();
   const session = new Session({
     config: { confirmTimeoutMs: TIMEOUT_MS } as RabbitmqConfig,
     connection: {
@@ -72,7 +78,7 @@ function setUp(t: TestContext, over: Partial<SessionOptions> = {}) {
     onLost: (reason) => lost.push(reason),
     onFatal: assert.fail,
     onHeldUp: ({ id }) => heldUp.push(id),
-    keepsFlowing: true,
+    aloneAtATime: 1,
     ...over,
   });
   const send = (...ids: string[]): Message[] =>
@@ -125,7 +131,7 @@ describe('session of RabbitMQ', () => {
     assert.deepEqual(lost, []);
   });
 
-  test('P1 with no answer to anything later the connection is torn down; its oldest message is held apart', (t) => {
+  test('P1 with no answer to anything later the connection is torn down; each that it may be goes apart', (t) => {
     const { broker, send, pass, settled, heldUp, lost } = setUp(t);
     send('early');
     broker.confirm(1);
@@ -138,7 +144,7 @@ describe('session of RabbitMQ', () => {
       ['oldest', 'confirm-timeout'],
       ['behind it', 'confirm-timeout'],
     ]);
-    assert.deepEqual(heldUp, ['oldest']);
+    assert.deepEqual(heldUp, ['oldest', 'behind it'], 'who it is shows when they are alone');
     assert.ok(broker.destroyed);
     assert.match(lost[0] ?? '', /^no confirm within 30000 ms\. Look for a queue/);
   });
@@ -184,18 +190,48 @@ describe('session of RabbitMQ', () => {
     assert.deepEqual([settled, lost], [[], []]);
   });
 
-  test('a connection that is there for such messages is given up with the first of them', (t) => {
-    const { broker, send, pass, settled, lost } = setUp(t, { keepsFlowing: false });
-    send('stuck', 'a');
-    broker.confirm(2);
-    pass(5 * (TIMEOUT_MS / 10));
-    send('behind');
-    pass(7 * (TIMEOUT_MS / 10));
-    assert.deepEqual(settled.slice(1), [
+  test('P10 where each message is alone on a channel, who is late is known, and nobody waits for another', async (t) => {
+    const { broker, send, pass, settled, heldUp, lost } = setUp(t, {
+      suspects: new Suspects(true),
+      aloneAtATime: 2,
+    });
+    send('stuck', 'a', 'b');
+    await setImmediate();
+    assert.deepEqual(broker.opened(), [1, 2, 3], 'two channels besides the first');
+    broker.confirm(1, 3);
+    broker.confirm(2, 3);
+    assert.deepEqual(settled.splice(0), [
+      ['a', 'durable'],
+      ['b', 'durable'],
+    ]);
+    pass(TIMEOUT_MS);
+    send('late comer');
+    pass(2 * (TIMEOUT_MS / 10));
+    assert.deepEqual(heldUp, ['stuck']);
+    assert.deepEqual(settled, [
       ['stuck', 'confirm-timeout'],
-      ['behind', 'confirm-timeout'],
+      ['late comer', 'confirm-timeout'],
     ]);
     assert.equal(lost.length, 1);
+  });
+
+  test('P10 after a crash nothing else is on the connection, however many channels there may be', async (t) => {
+    const suspects = new Suspects(true);
+    suspects.connectionClosed({ kind: 'some-message' }, [
+      makeMessage({ destination: '', id: 'x' }),
+      makeMessage({ destination: '', id: 'y' }),
+    ]);
+    const { broker, send, settled } = setUp(t, { suspects, aloneAtATime: 2 });
+    send('a', 'b', 'c', 'd');
+    await setImmediate();
+    assert.deepEqual(broker.opened(), [1, 2]);
+    for (const tag of [1, 2]) broker.confirm(tag, 2);
+    send('e');
+    await setImmediate();
+    assert.deepEqual(broker.opened(), [1, 2, 3], 'until each that it may have been was answered');
+    for (const tag of [3, 4]) broker.confirm(tag, 2);
+    broker.confirm(1, 3);
+    assert.deepEqual(settled.map(([id]) => id).toSorted(), ['a', 'b', 'c', 'd', 'e']);
   });
 
   test('P10 a crash inside RabbitMQ with one message outstanding: unknown, and apart from the others', (t) => {

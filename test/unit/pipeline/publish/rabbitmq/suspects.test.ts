@@ -39,8 +39,16 @@ describe('suspects', () => {
     suspects.settled(stranger, UNKNOWN);
     suspects.settled(stranger, DURABLE);
     assert.ok(suspects.has(message('another')));
+    assert.ok(suspects.quarantine);
     suspects.settled(message('another'), DURABLE);
-    assert.ok(!suspects.has(stranger));
+    assert.ok(!suspects.has(stranger) && !suspects.quarantine);
+  });
+
+  test('where everyone is a suspect, no outcome clears anybody', () => {
+    const suspects = new Suspects(true);
+    const each = message('m');
+    suspects.settled(each, DURABLE);
+    assert.ok(suspects.has(each) && !suspects.quarantine);
   });
 
   test('an exchange that refused is asked alone, and trusted again after a while', () => {
