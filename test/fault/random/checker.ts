@@ -38,6 +38,8 @@ export interface Parked {
 /** What was seen from outside at one moment. */
 export interface Sample {
   readonly atMs: number;
+  /** When the last relay had answered. */
+  readonly endedMs: number;
   /** The undelivered row that comes first, and the one that comes last. */
   readonly oldestId: string | undefined;
   readonly newestId: string | undefined;
@@ -212,10 +214,11 @@ function findUntrueLag(
 ): string[] {
   const found: string[] = [];
   const waiting = new Map<string, number>();
-  for (const { atMs, oldestId, newestId, relays } of samples) {
+  for (const { atMs, endedMs, oldestId, newestId, relays } of samples) {
     for (const id of [oldestId, newestId])
       if (id !== undefined && isToBeDelivered(id) && !waiting.has(id)) waiting.set(id, atMs);
-    for (const id of waiting.keys()) if (wasDelivered(first.get(id), atMs)) waiting.delete(id);
+    // The relays were asked after the table: what arrives in between is no part of the lag that they show.
+    for (const id of waiting.keys()) if (wasDelivered(first.get(id), endedMs)) waiting.delete(id);
     const [oldest] = waiting;
     if (oldest === undefined) continue;
     const [id, sinceMs] = oldest;

@@ -66,6 +66,7 @@ export class Watch {
     const [row] = rows;
     this.samples.push({
       atMs,
+      endedMs: Date.now(),
       oldestId: row?.oldest ?? undefined,
       newestId: row?.newest ?? undefined,
       retainedBytes: Number(row?.retained),

@@ -132,7 +132,7 @@ interface Seen extends Partial<Sample> {
 function sample(atMs: number, seen: Seen = {}): Sample {
   const { lag, rss = 1, undisturbed = true, startedMs = 0, ...more } = seen;
   const relays = [{ startedMs, undisturbed, lagSeconds: lag, rssBytes: rss }];
-  return { atMs, oldestId: undefined, newestId: undefined, retainedBytes: 0, relays, ...more };
+  return { atMs, endedMs: atMs, oldestId: undefined, newestId: undefined, retainedBytes: 0, relays, ...more };
 }
 
 test('P9 a lag that is smaller than the age of what waits is untrue', () => {
@@ -146,6 +146,9 @@ test('P9 a lag that is smaller than the age of what waits is untrue', () => {
   });
   // Delivered by then: its row may still be there for a moment.
   complains({ delivered: [message(A1), message(B2, { atMs: 100 }), message(A3)], samples: frozen });
+  // While the relays were asked.
+  const slow = frozen.map((each) => ({ ...each, endedMs: each.atMs + 900 }));
+  complains({ delivered: [message(A1), message(B2, { atMs: 6_500 }), message(A3)], samples: slow });
   // It may be with the broker; what came after it is not.
   const behind = frozen.map((each) => Object.assign(each, { newestId: A3.id }));
   complains(
