@@ -34,6 +34,28 @@ export function waitingSinceMs(lookBeforeMs: number, nowMs: number): number {
   return nowMs - lookBeforeMs > SILENCE_MS ? lookBeforeMs : nowMs;
 }
 
+/** The row that comes first in the table, as looks found it. Times of one clock. */
+export interface OldestRow {
+  readonly seenMs: number;
+  /** The time that the row gives itself: not after its commit. */
+  readonly createdMs: number | undefined;
+  /** From then on each look found rows waiting. */
+  readonly backlogSinceMs: number;
+}
+
+/**
+ * Since when the oldest row of the table waits. Where a pipeline holds something, that is older, and tells a commit's own
+ * time: a first sight is enough. Without one, rows come and go in somebody else's backlog, each for the first time, and
+ * count from their own time (`standby`). A leader whose pipeline is empty has read nothing of its backlog yet, or waits for
+ * a write: the same, but not from before the backlog, since a commit can be much later than its row.
+ */
+export function rowSinceMs(row: OldestRow, role: 'holds' | 'empty' | 'standby'): number {
+  const { seenMs, createdMs = seenMs, backlogSinceMs } = row;
+  if (role === 'holds') return seenMs;
+  const ownMs = Math.min(seenMs, createdMs);
+  return role === 'standby' ? ownMs : Math.min(seenMs, Math.max(ownMs, backlogSinceMs));
+}
+
 /** Estimates the clock of the database from its answers and a local clock that only runs forward (monotonic). */
 export class DatabaseClock {
   private offsetMs: number | undefined;

@@ -5,7 +5,7 @@ import { qualified, quoteIdentifier } from '../postgres/identifier.ts';
 import { readOutboxTable } from '../postgres/outbox-table.ts';
 import { isNumbered, rowKey } from '../postgres/row-key.ts';
 import { isUndelivered } from '../postgres/undelivered.ts';
-import { lagSeconds, waitingSinceMs } from './lag.ts';
+import { lagSeconds, rowSinceMs, waitingSinceMs } from './lag.ts';
 import type { WalStatus } from './metrics.ts';
 import type { Observer } from './observer.ts';
 import { pause } from '../lifecycle/wait.ts';
@@ -35,6 +35,7 @@ export class Monitor {
   private lastAnswerMs = performance.now();
   private oldest: { seq: string; firstSeenMs: number; createdMs: number | undefined } | undefined;
   private tableAnswerMs = this.lastAnswerMs;
+  private backlogSinceMs: number | undefined;
   private pending = 0;
   private hasCreatedAt = false;
 
@@ -79,14 +80,13 @@ export class Monitor {
     });
   }
 
-  /**
-   * Beside the stream's commit times the first sight of a row is enough. A standby sees rows come and go in somebody
-   * else's backlog, each for the first time: there the time of the row counts.
-   */
   private oldestSinceMs(at: (monotonicMs: number) => number): number | undefined {
     if (!this.oldest) return undefined;
-    const seenMs = at(this.oldest.firstSeenMs);
-    return this.facts().leading ? seenMs : Math.min(seenMs, this.oldest.createdMs ?? seenMs);
+    const { firstSeenMs, createdMs } = this.oldest;
+    const backlogSinceMs = at(this.backlogSinceMs ?? firstSeenMs);
+    const { leading, oldestUnsettledCommitMs } = this.facts();
+    const role = leading ? (oldestUnsettledCommitMs === undefined ? 'empty' : 'holds') : 'standby';
+    return rowSinceMs({ seenMs: at(firstSeenMs), createdMs, backlogSinceMs }, role);
   }
 
   get pendingEvents(): number {
@@ -133,12 +133,14 @@ export class Monitor {
     const row = rows[0] ?? {};
     this.observer.metrics.deadLetters.set(Number(row['dead_letters'] ?? 0));
     const seq = row['oldest_seq'] ?? undefined;
+    const sinceMs = waitingSinceMs(this.tableAnswerMs, nowMs);
+    this.backlogSinceMs = seq === undefined ? undefined : (this.backlogSinceMs ?? sinceMs);
     if (seq === undefined) this.oldest = undefined;
     else if (this.oldest?.seq !== seq) {
       const createdMs = Number(row['oldest_ms'] ?? Number.NaN);
       this.oldest = {
         seq,
-        firstSeenMs: waitingSinceMs(this.tableAnswerMs, nowMs),
+        firstSeenMs: sinceMs,
         createdMs: Number.isFinite(createdMs) ? createdMs : undefined,
       };
     }

@@ -13,14 +13,17 @@ export interface Column {
 
 const SIGNATURE = `atttypid || ' ' || attname`;
 
+/** The type of an attribute below all domains, an expression. */
+export const BASE_TYPE = `(with recursive below as (
+    select t.oid, t.typbasetype from pg_type t where t.oid = atttypid
+    union all select t.oid, t.typbasetype from below b join pg_type t on t.oid = b.typbasetype)
+  select oid from below where typbasetype = 0)`;
+
 /** Those of a table (its name qualified and quoted), in their order. Throws the server's error when there is no such table. */
 export async function readColumns(client: Client, table: string): Promise<Column[]> {
   const { rows } = await client.query<{ name: string; oid: string; fixed: string; signature: string }>(
     `select attname as name, (attlen > 0)::text as fixed, ${SIGNATURE} as signature,
-            (with recursive below as (
-               select t.oid, t.typbasetype from pg_type t where t.oid = atttypid
-               union all select t.oid, t.typbasetype from below b join pg_type t on t.oid = b.typbasetype)
-             select oid from below where typbasetype = 0) as oid
+            ${BASE_TYPE} as oid
        from pg_attribute where attrelid = $1::regclass and attnum > 0 and not attisdropped order by attnum`,
     [table],
   );

@@ -1,5 +1,6 @@
 import type { Client } from 'pg';
 import type { OutboxConfig } from '../config/config.ts';
+import { BASE_TYPE } from './columns.ts';
 import { derivedName } from './identifier.ts';
 
 /** The outbox as it is in the database. */
@@ -30,8 +31,8 @@ export async function readOutboxTable(
   const table = tables.rows[0];
   if (table === undefined) return undefined;
   const columns = await client.query<{ name: string; type: string }>(
-    `select attname as name, format_type(coalesce(nullif(typbasetype, 0), atttypid), null) as type
-       from pg_attribute join pg_type t on t.oid = atttypid
+    `select attname as name, format_type(${BASE_TYPE}, null) as type
+       from pg_attribute
       where attrelid = $1 and attnum > 0 and not attisdropped order by attnum`,
     [table.oid],
   );

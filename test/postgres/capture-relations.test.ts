@@ -74,6 +74,22 @@ describe('the outbox table changes under the stream', () => {
     assert.equal(await scene.count('outbox_relay_dead_letters'), 0);
   });
 
+  test('P10 rows written before the column that the address needs: they are parked, and the stream goes on', async () => {
+    await scene.handOver();
+    await scene.insert(2);
+    await scene.sql(`alter table outbox add column tenant text default 'acme'`);
+    await scene.insert(2, 3);
+    relay = scene.relay(undefined, { ROUTE_KEY: '${tenant}' });
+    await scene.untilEmpty(40_000);
+    assert.deepEqual(numbers(), [3, 4]);
+    const letters = await scene.sql<'code'>('select code from outbox_relay_dead_letters');
+    assert.deepEqual(
+      letters.map(({ code }) => code),
+      ['address-incomplete', 'address-incomplete'],
+    );
+    assert.ok(!relay.logLines.some((line) => line.includes('halted')));
+  });
+
   test('P1 the table is made again with its columns in another order: what it held and gets is delivered', async () => {
     const running = await streaming();
     await scene.untilEmpty();

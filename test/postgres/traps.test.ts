@@ -225,10 +225,11 @@ describe("traps of the library's transport", () => {
       seqColumn: 'type',
       xidColumn: 'xid',
       requiredColumns: [],
+      addressColumns: [],
       oids: new Set<number>(),
       others: new Set<number>(),
       alone: true,
-      strangers: new Set<number>(),
+      asked: new Map<number, string>(),
     };
     // While opening, when the row comes in one packet with the server's answer; else at the first read.
     const read = async (): Promise<void> => {

@@ -17,8 +17,8 @@ export interface Preflight {
   readonly others: ReadonlySet<number>;
   /** Nothing else is, nor can come in by itself. */
   readonly alone: boolean;
-  /** Columns that every row of the stream must have. */
-  readonly requiredColumns: readonly string[];
+  /** Columns without which a row of the stream can't be addressed. */
+  readonly addressColumns: readonly string[];
 }
 
 /** Checks the table, whatever the source. Throws RelayError('stop') with the statement that remedies it. */
@@ -127,7 +127,7 @@ export async function checkStreaming(client: Client, config: Config, table: Outb
     database: privileges.database,
     walSenderTimeoutMs: await readWalSenderTimeoutMs(client),
     ...(await readPublished(client, config)),
-    requiredColumns: eventColumns(config),
+    addressColumns: [outbox.columns.type, ...addressColumns(config)],
   };
 }
 

@@ -38,11 +38,12 @@ export function createRouter(config: Config): Address {
     const keyText = fill(key, row);
     const routingText = routing === key ? keyText : fill(routing, row);
     const id = fill(columnTemplate(columns.id), row);
-    const type = row.text(columns.type, lastType) ?? '';
-    lastType = type;
+    const type = row.text(columns.type, lastType);
+    lastType = type ?? '';
     for (const part of [to, keyText, routingText, id]) {
       if (part instanceof Refused) return { event, code: 'address-incomplete', reason: part.reason };
     }
+    if (type === undefined) return { event, code: 'address-incomplete', reason: missingType(columns.type) };
     const headers = parseHeaders(row.text(columns.headers, NO_HEADERS));
     if (typeof headers === 'string') return { event, code: 'headers-invalid', reason: headers };
     const body = row.bytes(columns.payload) ?? null;
@@ -52,7 +53,7 @@ export function createRouter(config: Config): Address {
       key: keyText as string,
       routingKey: routingText as string,
       id: id as string,
-      type,
+      type: lastType,
       contentType: contentTypeOf(row.typeOid(columns.payload)),
       timestampMs: timestampOf(event, columns.createdAt),
       headers,
@@ -87,6 +88,10 @@ function fill(template: Template, row: Row): string | Refused {
   if (typeof filled === 'string') return filled;
   const why = filled.problem === 'null' ? 'is NULL in this row' : 'does not exist';
   return new Refused(`"${template.text}" can't be filled: column "${filled.column}" ${why}`);
+}
+
+function missingType(column: string): string {
+  return `the type of the event is not known: column "${column}" does not exist`;
 }
 
 const columnTemplates = new Map<string, Template>();

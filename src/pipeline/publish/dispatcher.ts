@@ -1,6 +1,7 @@
 import { faultPoint } from '../../lifecycle/fault-point.ts';
 import type { Message } from '../envelope/message.ts';
-import { Lanes, type Delivery, type LanePolicy, type Verdict } from './lanes.ts';
+import type { Delivery } from './lane.ts';
+import { Lanes, type LanePolicy, type Verdict } from './lanes.ts';
 import type { Outcome, Publisher } from './publisher.ts';
 
 export interface DispatcherOptions {

@@ -1,37 +1,7 @@
 import type { Message } from '../envelope/message.ts';
+import { isHeldUp, setApart, type Delivery, type Lane } from './lane.ts';
 import { isMissing, MissingTargets, targetOf } from './missing-targets.ts';
 import type { Outcome, Publisher } from './publisher.ts';
-
-/** A message on its way through a lane. */
-export interface Delivery {
-  readonly message: Message;
-  readonly lane: Lane;
-  /** When it was handed to the publisher. */
-  sentAtMs: number;
-  /** Refusals that were about this event; an outage of the broker is none. */
-  attempts: number;
-  outcome: Outcome | undefined;
-  /** Keeps nothing of its neighbours in memory. */
-  apart: boolean;
-}
-
-/** Messages whose order must be kept. The first `outstanding` of the queue are with the broker. */
-export interface Lane {
-  readonly name: string;
-  readonly destination: string;
-  readonly layout: number | undefined;
-  /** Nobody knows yet which lanes its messages belong to. */
-  readonly unknown: boolean;
-  queue: Delivery[];
-  outstanding: number;
-  unanswered: number;
-  /** How many may go at once; halved while a group is refused, to find the culprit. */
-  groupLimit: number;
-  failures: number;
-  retryAtMs: number;
-  /** Its front was refused because the destination or the route is missing. */
-  missing: boolean;
-}
 
 /** What became of a delivery once its lane had all its answers. */
 export type Verdict =
@@ -55,9 +25,6 @@ export interface LanePolicy {
 }
 
 const NO_VERDICTS: readonly Verdict[] = [];
-
-/** A broker that takes longer for an answer may do so for hours. */
-const LATE_MS = 200;
 
 /** A destination that is away for a moment under load is no reason to park, even when its events fill the window. */
 const SHORTEST_GRACE_MS = 5_000;
@@ -162,13 +129,8 @@ export class Lanes {
       lane = this.open({ name: name ?? '', destination, layout, unknown });
     }
     const delivery = { message, lane, sentAtMs: 0, attempts: 0, outcome: undefined, apart: false };
-    if (this.isHeldUp(lane)) setApart(delivery);
+    if (isHeldUp(lane, this.nowMs)) setApart(delivery);
     lane.queue.push(delivery);
-  }
-
-  /** Messages of other lanes pass it. */
-  private isHeldUp({ failures, outstanding, queue }: Lane): boolean {
-    return failures > 0 || (outstanding > 0 && this.nowMs - (queue[0] as Delivery).sentAtMs > LATE_MS);
   }
 
   private open(kind: Pick<Lane, 'name' | 'destination' | 'layout' | 'unknown'>): Lane {
@@ -362,13 +324,4 @@ export class Lanes {
     for (const lane of this.all()) if (lane.missing) held += lane.queue.length;
     return held > this.policy.maxStuckEvents;
   }
-}
-
-/** Not while it is with the broker: the publisher may be reading its body. */
-function setApart(delivery: Delivery): void {
-  if (delivery.apart) return;
-  delivery.apart = true;
-  const { message } = delivery;
-  const { row } = message.event;
-  if (row.own) Object.assign(message, { body: row.own(message.body) });
 }

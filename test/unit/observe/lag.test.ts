@@ -6,6 +6,7 @@ import {
   type LagFacts,
   SILENCE_MS,
   lagSeconds,
+  rowSinceMs,
   waitingSinceMs,
 } from '../../../src/observe/lag.ts';
 
@@ -62,6 +63,23 @@ test('P9 a database that does not answer is lag since its last answer', () => {
 test('P9 a row that is first seen after a silence may have waited all the time', () => {
   assert.equal(waitingSinceMs(1_000, 2_000), 2_000);
   assert.equal(waitingSinceMs(1_000, 1_001 + SILENCE_MS), 1_000);
+});
+
+test('P9 the oldest row counts from its own time where nobody holds it, and for a leader not from before its backlog', () => {
+  const row = { seenMs: 9_000, createdMs: 2_000, backlogSinceMs: 5_000 };
+  assert.equal(rowSinceMs(row, 'holds'), 9_000);
+  assert.equal(rowSinceMs(row, 'standby'), 2_000);
+  assert.equal(rowSinceMs(row, 'empty'), 5_000);
+  assert.equal(rowSinceMs({ ...row, createdMs: 7_000 }, 'empty'), 7_000);
+  assert.equal(
+    rowSinceMs({ ...row, backlogSinceMs: 9_000 }, 'empty'),
+    9_000,
+    'a commit much later than its row',
+  );
+  for (const role of ['holds', 'empty', 'standby'] as const) {
+    assert.equal(rowSinceMs({ ...row, createdMs: undefined }, role), 9_000);
+    assert.equal(rowSinceMs({ ...row, createdMs: 12_000 }, role), 9_000, 'a clock that is ahead');
+  }
 });
 
 test('P9 drained is 0', () => {

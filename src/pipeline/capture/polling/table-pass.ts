@@ -2,7 +2,8 @@ import type { Client } from 'pg';
 import type { Config } from '../../../config/config.ts';
 import { faultPoint } from '../../../lifecycle/fault-point.ts';
 import type { Batch, Source } from '../source.ts';
-import { TableReader, type WantedRows } from './table-reader.ts';
+import { TableReader } from './table-reader.ts';
+import type { WantedRows } from './wanted-rows.ts';
 
 export interface TablePassOptions {
   readonly config: Config;

@@ -19,12 +19,9 @@ import {
   UNPRINTABLE_BYTES,
 } from './row-size.ts';
 import { toEvent } from './table-row.ts';
+import { endOfFetch, type PageRow } from './fetch-size.ts';
+import { whereOf, type WantedRows } from './wanted-rows.ts';
 import { Altered, CurrentShape, type TableShape } from './table-shape.ts';
-
-/** Which rows are meant. */
-export type WantedRows =
-  /** What a snapshot sees, without what an older one (`horizon`) saw, which was delivered before: a set that can't grow. */
-  { readonly snapshot: string; readonly horizon: string | undefined } | { readonly seqs: readonly number[] };
 
 /** Below every `seq`. */
 export const BEFORE_ALL = -1;
@@ -44,12 +41,6 @@ interface PageRequest {
   readonly range: SeqRange;
   /** Of a row, an expression. */
   readonly size: string;
-}
-
-export interface PageRow {
-  readonly seq: number;
-  /** Bytes of the row's text form, without those of fixed length. */
-  readonly bytes: number;
 }
 
 /** `xid` where a number is only a place: without it another row may have come to stand there. */
@@ -87,9 +78,8 @@ const MEASURED_BYTES = 32 * 1_048_576;
 const OUT_OF_MEMORY_ATTEMPTS = 10;
 const OUT_OF_MEMORY_REST_MS = 1_000;
 
-/** Rows in one page, and bytes of payload in one fetch; an event larger than that is fetched alone. */
+/** Rows in one page. */
 export const PAGE_ROWS = 2_000;
-const FETCH_BYTES = 4 * 1_048_576;
 
 /**
  * Reads undelivered rows by `seq`, a page of numbers and sizes first, then their values in bounded fetches: a page of
@@ -308,22 +298,6 @@ function drawnFrom({ sequence }: Numbering): string {
   return `(select case when is_called then last_value else last_value - 1 end from ${sequence})`;
 }
 
-interface Where {
-  readonly condition: string;
-  readonly values: readonly unknown[];
-}
-
-function whereOf(wanted: WantedRows, { among, xid }: RowKey): Where {
-  if ('seqs' in wanted) return { condition: `and ${among('$3::bigint[]')}`, values: [wanted.seqs] };
-  // One that no transaction of this server can have yet came with a restored dump, and only this pass will deliver it.
-  const restored = `${xid} >= pg_snapshot_xmax(pg_current_snapshot())`;
-  return {
-    condition: `and (pg_visible_in_snapshot(${xid}, $3::pg_snapshot) or ${restored})
-          and ($4::pg_snapshot is null or not pg_visible_in_snapshot(${xid}, $4::pg_snapshot))`,
-    values: [wanted.snapshot, wanted.horizon ?? null],
-  };
-}
-
 /**
  * A time of every row: neither 'infinity' nor NULL is one, and there is no record that could carry them. One without a
  * zone is that of whoever wrote it, hours before or after ours.
@@ -332,20 +306,6 @@ function createdAt(shape: TableShape, column: string): string {
   if (shape.typeOids.get(column) !== TIMESTAMPTZ_OID) return 'clock_timestamp()';
   const created = quoteIdentifier(column);
   return `case when isfinite(${created}) then ${created} else clock_timestamp() end`;
-}
-
-/** An oversized row goes alone: what is left out of its fetch must not be left out of its neighbours'. */
-function endOfFetch(page: readonly PageRow[], from: number, maxEventBytes: number): number {
-  let bytes = page[from]?.bytes ?? 0;
-  let to = from + 1;
-  if (bytes > maxEventBytes) return to;
-  while (to < page.length) {
-    const next = page[to]?.bytes ?? 0;
-    if (next > maxEventBytes || bytes + next > FETCH_BYTES) break;
-    bytes += next;
-    to++;
-  }
-  return to;
 }
 
 function toBatch(events: readonly OutboxEvent[]): Batch {

@@ -1,5 +1,5 @@
 import type { OutboxConfig } from '../../../config/config.ts';
-import { BYTEA_OID } from '../bytea.ts';
+import { BYTEA_OID, decodeHexBytea } from '../bytea.ts';
 import type { Bytes } from '../byte-range.ts';
 import type { OutboxEvent, Row, Transaction } from '../event.ts';
 import { parseIdentity } from '../identity.ts';
@@ -48,7 +48,7 @@ export class TableRow implements Row {
   bytes(column: string): Buffer | null | undefined {
     const value = this.value(column);
     if (typeof value !== 'string') return value;
-    const bytes = this.isBytea(column) ? decodeHex(value) : encode(value);
+    const bytes = this.isBytea(column) ? decodeHexBytea(value) : encode(value);
     // In place of the text, which is hardly ever asked for again.
     this.values[column] = bytes;
     return bytes;
@@ -102,12 +102,6 @@ function encode(text: string): Buffer {
   const bytes = Buffer.allocUnsafeSlow(Buffer.byteLength(text));
   bytes.write(text);
   return bytes;
-}
-
-/** Without the Buffer of the text between, which would take twice as much of the pool as what stays there. */
-function decodeHex(text: string): Buffer {
-  if (!text.startsWith('\\x')) throw new TypeError('bytea is not in hex form; bytea_output must be hex');
-  return Buffer.from(text.slice(2), 'hex');
 }
 
 /** What is known of rows beside their values. */

@@ -13,14 +13,16 @@ export interface OutboxIdentity {
   readonly xidColumn: string;
   /** Columns that a row must have besides. */
   readonly requiredColumns: readonly string[];
+  /** Columns without which a row is parked. */
+  readonly addressColumns: readonly string[];
   /** The table and its partitions, as the catalog has them now. */
   readonly oids: ReadonlySet<number>;
   /** What else is in the publication now. */
   readonly others: ReadonlySet<number>;
   /** The publication holds the outbox and nothing else. */
   readonly alone: boolean;
-  /** What was asked for and is in no catalog; kept over sessions, added to here. */
-  readonly strangers: Set<number>;
+  /** By oid, what a session was ended for once, to look into the catalog; kept over sessions, written here. */
+  readonly asked: Map<number, string>;
 }
 
 /**
@@ -64,19 +66,13 @@ export class TransactionAssembly implements PgoutputHandler {
 
   relation(relation: Relation): void {
     const { outbox } = this;
-    const missing = [outbox.seqColumn, outbox.xidColumn, ...outbox.requiredColumns].filter(
-      (column) => !relation.indexOf.has(column),
-    );
+    const lacks = (columns: readonly string[]): string[] =>
+      columns.filter((column) => !relation.indexOf.has(column));
+    const missing = lacks([outbox.seqColumn, outbox.xidColumn, ...outbox.requiredColumns]);
     const ours = this.isOutbox(relation, missing.length === 0);
-    if (ours && missing.length > 0) {
-      throw new RelayError(
-        'stop',
-        'column-missing',
-        `table ${relation.schema}.${relation.table} in the stream lacks column ${missing.join(', ')}`,
-        {
-          advice: 'Restore the column, or set OUTBOX_*_COLUMN or the template that names it to its new name.',
-        },
-      );
+    if (ours) {
+      if (missing.length > 0) throw columnMissing('stop', relation, missing);
+      this.checkAddress(relation, lacks(outbox.addressColumns));
     }
     this.relations.set(relation.oid, ours ? withBaseTypes(relation, this.baseOids) : undefined);
   }
@@ -89,14 +85,28 @@ export class TransactionAssembly implements PgoutputHandler {
     const { outbox } = this;
     if (schema === outbox.schema && table === outbox.table) return true;
     if (outbox.oids.has(oid)) return true;
-    if (!complete || outbox.others.has(oid) || outbox.strangers.has(oid)) return false;
+    if (!complete || outbox.others.has(oid)) return false;
     // It can only be a partition of before, as long as nothing else is published.
     if (outbox.alone) return true;
     // A partition that was made since the catalog was read, or somebody's table: the next session knows.
-    outbox.strangers.add(oid);
-    throw new RelayError('retry', 'relation-unknown', `what is ${schema}.${table} in the stream?`, {
-      advice: 'The relay looks it up and goes on by itself.',
-    });
+    this.askOnce(oid, 'whose', () => relationUnknown(`${schema}.${table}`));
+    return false;
+  }
+
+  /**
+   * The column was renamed or dropped since the session began: then the next one waits for a person. Or the catalog has it
+   * still, because these rows were written before it was added: they are parked, and it would be for ever to wait.
+   */
+  private checkAddress(relation: Relation, missing: readonly string[]): void {
+    if (missing.length === 0) this.outbox.asked.delete(relation.oid);
+    else this.askOnce(relation.oid, missing.join(), () => columnMissing('retry', relation, missing));
+  }
+
+  private askOnce(oid: number, question: string, error: () => RelayError): void {
+    const { asked } = this.outbox;
+    if (asked.get(oid) === question) return;
+    asked.set(oid, question);
+    throw error();
   }
 
   insert(relationOid: number, buffer: Buffer, start: number, end: number, leftOutBytes: number): void {
@@ -152,4 +162,21 @@ export class TransactionAssembly implements PgoutputHandler {
 function readIdentity(row: TupleRow, column: string): number {
   const value = row.digits(column);
   return Number.isNaN(value) ? parseIdentity(column, row.text(column)) : value;
+}
+
+function columnMissing(
+  consequence: 'stop' | 'retry',
+  { schema, table }: Relation,
+  missing: readonly string[],
+): RelayError {
+  const message = `table ${schema}.${table} in the stream lacks column ${missing.join(', ')}`;
+  return new RelayError(consequence, 'column-missing', message, {
+    advice: 'Restore the column, or set OUTBOX_*_COLUMN or the template that names it to its new name.',
+  });
+}
+
+function relationUnknown(name: string): RelayError {
+  return new RelayError('retry', 'relation-unknown', `what is ${name} in the stream?`, {
+    advice: 'The relay looks it up and goes on by itself.',
+  });
 }

@@ -75,7 +75,7 @@ export class TupleRow implements Row {
     if (start === SQL_NULL) return null;
     const end = bounds[index + 1] as number;
     if (this.relation.typeOids[index / 2] !== BYTEA_OID) return new ByteRange(this.buffer, start, end);
-    return decodeHexBytea(this.buffer.subarray(start, end));
+    return decodeHexBytea(this.buffer.toString('latin1', start, end));
   }
 
   typeOid(column: string): number | undefined {

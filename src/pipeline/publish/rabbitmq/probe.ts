@@ -91,7 +91,10 @@ export class Probe {
 
   private watch(cell: Cell, channel: ConfirmChannel): ConfirmWindow {
     return new ConfirmWindow(channel, this.options.wire, {
-      settle: (_entry, outcome) => this.settle(cell, outcome),
+      // Never of another than it is for: that would be a delivery that never was.
+      settle: (entry, outcome) => {
+        if (cell.current === entry) this.settle(cell, outcome);
+      },
       onClosed: (error) => {
         cell.window = undefined;
         if (cell.current === undefined) return;

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import * as fc from 'fast-check';
 import type { Message } from '../../../../src/pipeline/envelope/message.ts';
-import { Lanes, type Delivery, type Verdict } from '../../../../src/pipeline/publish/lanes.ts';
+import type { Delivery } from '../../../../src/pipeline/publish/lane.ts';
+import { Lanes, type Verdict } from '../../../../src/pipeline/publish/lanes.ts';
 import { DURABLE, type Outcome } from '../../../../src/pipeline/publish/publisher.ts';
 import { messageOf } from '../builders.ts';
 

@@ -2,12 +2,8 @@ import assert from 'node:assert/strict';
 import { beforeEach, describe, it } from 'node:test';
 import { viewOf } from '../../../../src/pipeline/capture/byte-range.ts';
 import type { Message } from '../../../../src/pipeline/envelope/message.ts';
-import {
-  Lanes,
-  type Delivery,
-  type LanePolicy,
-  type Verdict,
-} from '../../../../src/pipeline/publish/lanes.ts';
+import type { Delivery } from '../../../../src/pipeline/publish/lane.ts';
+import { Lanes, type LanePolicy, type Verdict } from '../../../../src/pipeline/publish/lanes.ts';
 import { DURABLE, type Outcome } from '../../../../src/pipeline/publish/publisher.ts';
 import { messageOf } from '../builders.ts';
 

@@ -28,7 +28,8 @@ interface Published {
   readonly oids?: readonly number[];
   readonly others?: readonly number[];
   readonly alone?: boolean;
-  readonly strangers?: Set<number>;
+  readonly asked?: Map<number, string>;
+  readonly addressColumns?: readonly string[];
 }
 
 class Server {
@@ -42,10 +43,11 @@ class Server {
         seqColumn: 'seq',
         xidColumn: 'xid',
         requiredColumns: ['id', 'payload'],
+        addressColumns: published.addressColumns ?? [],
         oids: new Set(published.oids ?? [OUTBOX.oid]),
         others: new Set(published.others),
         alone: published.alone ?? true,
-        strangers: published.strangers ?? new Set(),
+        asked: published.asked ?? new Map(),
       },
       startLsn,
     );
@@ -149,12 +151,29 @@ describe('TransactionAssembly', () => {
   });
 
   it('P1 P2 what no catalog has told of yet is looked up once, by a new session', () => {
-    const strangers = new Set<number>();
-    const open = (oids: readonly number[]): Server => new Server(0n, { oids, alone: false, strangers });
+    const asked = new Map<number, string>();
+    const open = (oids: readonly number[]): Server => new Server(0n, { oids, alone: false, asked });
     const announced = relationMessage({ ...OUTBOX, table: 'outbox_2026_02' });
     assert.throws(() => open([77]).send(announced), { code: 'relation-unknown', consequence: 'retry' });
     assert.deepEqual(seqsOf(open([77, OUTBOX.oid]).send(announced).begin().insert(1).take()), [1]);
+    assert.throws(() => open([77]).send(announced), { code: 'relation-unknown' }, 'it was ours, and is gone');
     assert.deepEqual(seqsOf(open([77]).send(announced).begin().insert(1).take()), [], 'it is gone');
+  });
+
+  it('P1 P10 a column of the address that is not there: once to a new session, which knows whether it ever comes', () => {
+    const asked = new Map<number, string>();
+    const open = (): Server => new Server(0n, { addressColumns: ['tenant'], asked });
+    const announced = relationMessage(OUTBOX);
+    assert.throws(() => open().send(announced), { code: 'column-missing', consequence: 'retry' });
+    const rows = open().send(announced).begin().insert(1).take();
+    assert.deepEqual(
+      seqsOf(rows),
+      [1],
+      'written before the column was added: it is for the router to park them',
+    );
+    const columns = [...OUTBOX.columns, { name: 'tenant', oid: 25 }];
+    open().send(relationMessage({ ...OUTBOX, columns }));
+    assert.throws(() => open().send(announced), { consequence: 'retry' }, 'and gone again');
   });
 
   it('P2 a table that is published no more, or was dropped, is passed over and stops nothing', () => {

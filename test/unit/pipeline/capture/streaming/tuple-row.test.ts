@@ -184,10 +184,10 @@ describe('domains in the stream', () => {
 
 describe('decodeHexBytea', () => {
   it('reads the hex form and refuses the other, which would be wrong bytes', () => {
-    assert.deepEqual(decodeHexBytea(Buffer.from('\\x')), Buffer.alloc(0));
-    assert.deepEqual(decodeHexBytea(Buffer.from('\\x00ffDEad')), Buffer.from([0, 255, 0xde, 0xad]));
+    assert.deepEqual(decodeHexBytea('\\x'), Buffer.alloc(0));
+    assert.deepEqual(decodeHexBytea('\\x00ffDEad'), Buffer.from([0, 255, 0xde, 0xad]));
     for (const text of ['', 'x00', '\\', 'abc', '\\001']) {
-      assert.throws(() => decodeHexBytea(Buffer.from(text)), /bytea_output must be hex/);
+      assert.throws(() => decodeHexBytea(text), /bytea_output must be hex/);
     }
   });
 });
