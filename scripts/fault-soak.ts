@@ -22,7 +22,7 @@ export async function runSoak(options: SoakOptions): Promise<Outcome> {
   };
   const result = await soak({ ...options, onMinute });
   const { minutes, ownExits, output } = result;
-  const { flatness, broken } = judgeSoak(result);
+  const { flatness, broken } = judgeSoak(result, options.rate * 60);
   const kept = broken.length === 0;
   if (!kept) {
     mkdirSync('results', { recursive: true });
@@ -46,7 +46,7 @@ export async function runSoak(options: SoakOptions): Promise<Outcome> {
       fault: fault.kind,
       committed: each.findings.committed,
       duplicates: each.findings.duplicates,
-      recoveredMs: Math.round(each.findings.recoveredMs),
+      recoveredMs: each.findings.recoveredMs && Math.round(each.findings.recoveredMs),
       seconds: Math.round(each.seconds),
       streaming: each.streaming,
       brokerConnections: each.brokerConnections,
@@ -73,7 +73,7 @@ function inWords({
   );
   return [
     `${fault.kind}${notMade === undefined ? '' : ` (not made: ${notMade})`}`,
-    `${findings.committed} events, ${findings.duplicates} duplicates, recovered in ${findings.recoveredMs} ms`,
+    `${findings.committed} events, ${findings.duplicates} duplicates, recovered in ${findings.recoveredMs ?? '?'} ms`,
     ...ofRelays,
     `outbox ${mib(database.outboxBytes)} MiB, retained ${mib(database.retainedBytes)} MiB`,
     `${Math.round(seconds)} s${streaming ? '' : ', not streaming'}`,

@@ -75,8 +75,11 @@ export async function fillBacklog(
   return backlog;
 }
 
+/** PostgreSQL compresses or moves a row out of its page from about so much on. */
+const INLINE_BYTES = 2_000;
+
 /**
- * Commits the numbers from `first` (1) on, one a transaction. Several writers share the keys out, so that those of one
+ * Commits the numbers from `first` (1) on, one a transaction, with payloads of so many `bytes` (300). Several writers share the keys out, so that those of one
  * key still come in the order of the numbers.
  */
 export async function insertEvents(
@@ -86,8 +89,11 @@ export async function insertEvents(
     keys,
     first = 1,
     writers = 1,
-  }: { events: number; keys: number; first?: number; writers?: number },
+    bytes = 300,
+  }: { events: number; keys: number; first?: number; writers?: number; bytes?: number },
 ): Promise<void> {
+  // What is repeated would be compressed to nothing, and the log would hold no large payload.
+  if (bytes > INLINE_BYTES) await query(url, 'alter table outbox alter payload set storage external');
   await query(
     url,
     `create or replace procedure fill(first int, last int, keys int, writer int, writers int) language plpgsql as $$
@@ -96,7 +102,7 @@ export async function insertEvents(
          continue when i % keys % writers <> writer;
          insert into outbox (aggregatetype, aggregateid, type, payload)
          values ('bench', 'key-' || (i::bigint * 7919) % keys, 'Filled',
-                 jsonb_build_object('n', i, 'fill', repeat('x', 270)));
+                 jsonb_build_object('n', i, 'fill', repeat('x', ${bytes - 30})));
          commit;
        end loop;
      end $$`,

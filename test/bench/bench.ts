@@ -4,6 +4,7 @@ import { startKafka } from '../../src/demo/services/kafka.ts';
 import { startPostgres } from '../../src/demo/services/postgres.ts';
 import { startRabbitmq } from '../../src/demo/services/rabbitmq.ts';
 import { kafkaBenchTarget, rabbitmqBenchTarget, type BenchTarget } from './broker.ts';
+import { capacity, latencyCurve } from './curve.ts';
 import { drain } from './drain.ts';
 import { latency } from './latency.ts';
 import { median } from '../support/statistics.ts';
@@ -12,13 +13,23 @@ import { pollCost } from './poll-cost.ts';
 import { tenthsOfDrain } from './tenths.ts';
 import { amqplibAlone, kafkajsAlone, pgRecvlogical, platformaticAlone } from './references.ts';
 
-/**
- * How fast the relay is, beside its references in the same run: `npm run bench [-- --events 300000 --only kafka,…]`.
- * What a poll costs: `--only poll-cost --events 1000000 --seconds 60`.
- * A long drain by tenths: `--only tenths --events 10000000 [--cleanup none]`.
- * Beside other relays: `--peers [--only drain,latency,kills --rounds 3]`; needs Java 17 and Maven.
- * Trust the ratios: the machine's noise moves all figures of a run together. Each run checks gaps, order, duplicates.
- */
+const USAGE = `How fast the relay is, beside its references in the same run. Trust the ratios: the machine's noise moves all figures of
+a run together. What the relay delivers is checked for gaps, order and duplicates, and a run with any of them fails.
+
+  npm run bench [-- --events 300000 --seconds 15 --rounds 3 --repeat 1]
+      everything of recvlogical, kafka, latency, rabbitmq; some with --only kafka,latency
+  npm run bench -- --only curve [--seconds 15]
+      delay from 100 events a second to 80 % of what writers and relay reach together
+  npm run bench -- --only sizes [--cleanup delete|none]
+      drain with payloads of 100 B to 100 kB
+  npm run bench -- --only tenths --events 10000000 [--cleanup delete|none]
+      a long drain by tenths: does it slow down or grow?
+  npm run bench -- --only poll-cost --events 1000000 --seconds 60
+      what a poll costs after so many rows were removed
+  npm run bench -- --peers [--only drain,latency,kills --rounds 3 --kills 6]
+      beside Debezium; needs Java 17 and Maven
+`;
+
 const { values } = parseArgs({
   options: {
     events: { type: 'string', default: '300000' },
@@ -29,12 +40,27 @@ const { values } = parseArgs({
     kills: { type: 'string', default: '6' },
     seconds: { type: 'string', default: '15' },
     repeat: { type: 'string', default: '1' },
+    help: { type: 'boolean', default: false },
   },
 });
+if (values.help) {
+  process.stdout.write(USAGE);
+  process.exit();
+}
+const PARTS = {
+  alone: ['recvlogical', 'kafka', 'latency', 'curve', 'sizes', 'tenths', 'rabbitmq', 'poll-cost'],
+  peers: ['drain', 'latency', 'kills'],
+};
 const events = Number(values.events);
 const keys = 1000;
-const everything = values.peers ? 'drain,latency,kills' : 'recvlogical,kafka,latency,rabbitmq';
-const parts = new Set((values.only ?? everything).split(','));
+const known = values.peers ? PARTS.peers : PARTS.alone;
+const everything = values.peers ? known : ['recvlogical', 'kafka', 'latency', 'rabbitmq'];
+const parts = new Set(values.only?.split(',') ?? everything);
+const unknown = [...parts].filter((part) => !known.includes(part));
+if (unknown.length > 0 || !['delete', 'none'].includes(values.cleanup)) {
+  process.stderr.write(`not known: ${unknown.join(', ') || `--cleanup ${values.cleanup}`}\n\n${USAGE}`);
+  process.exit(2);
+}
 const print = (name: string, figures: Record<string, number | undefined>): void => {
   const shown = Object.entries(figures)
     .filter(([, value]) => value !== undefined)
@@ -47,7 +73,8 @@ const print = (name: string, figures: Record<string, number | undefined>): void 
 execFileSync('npm', ['run', '--silent', 'build'], { stdio: 'inherit' });
 const postgres = await startPostgres({ settings: { max_wal_size: '8GB', shared_buffers: '512MB' } });
 const wantsKafka =
-  values.peers || ['recvlogical', 'kafka', 'latency', 'tenths'].some((part) => parts.has(part));
+  values.peers ||
+  ['recvlogical', 'kafka', 'latency', 'curve', 'sizes', 'tenths'].some((part) => parts.has(part));
 const kafka = wantsKafka ? await startKafka({ heapMb: 1024 }) : undefined;
 const rabbitmq = parts.has('rabbitmq') ? await startRabbitmq() : undefined;
 
@@ -105,6 +132,44 @@ async function benchLatency(brokers: string[]): Promise<void> {
       'ms p99': result.p99Ms,
       'ms max': result.maxMs,
       '% CPU': result.cpuPercent,
+    });
+  }
+}
+
+async function benchCurve(brokers: string[]): Promise<void> {
+  const serverUrl = postgres.url;
+  const mostRate = await withTarget(kafkaBenchTarget(brokers), (target) => capacity({ serverUrl, target }));
+  print('writers and relay together, Kafka', { 'events/s': mostRate });
+  const points = await withTarget(kafkaBenchTarget(brokers), (target) =>
+    latencyCurve({ serverUrl, target }, { mostRate, seconds: Number(values.seconds) }),
+  );
+  for (const { rate, p50Ms, p99Ms, maxMs, cpuPercent } of points) {
+    print(`insert to append in Kafka, ${rate}/s`, {
+      '% of the most': (rate / mostRate) * 100,
+      'ms p50': p50Ms,
+      'ms p99': p99Ms,
+      'ms max': maxMs,
+      '% CPU': cpuPercent,
+    });
+  }
+}
+
+/** Bytes of a payload. */
+const SIZES = [100, 300, 1_000, 10_000, 100_000];
+/** Of large payloads fewer events are enough. */
+const MOST_BYTES = 400_000_000;
+
+async function benchSizes(brokers: string[]): Promise<void> {
+  for (const bytes of SIZES) {
+    const count = Math.min(events, MOST_BYTES / bytes);
+    const result = await withTarget(kafkaBenchTarget(brokers), (target) =>
+      drain(postgres.url, target, { events: count, keys, bytes, env: { CLEANUP: values.cleanup } }),
+    );
+    print(`${count} payloads of ${bytes} bytes, CLEANUP=${values.cleanup}`, {
+      'events/s': result.eventsPerSecond,
+      'MB/s': (result.eventsPerSecond * bytes) / 1e6,
+      'µs CPU': result.cpuMicrosPerEvent,
+      'MB peak': result.peakRssMb,
     });
   }
 }
@@ -215,6 +280,8 @@ async function benchAlone(): Promise<void> {
     }
     if (kafka && parts.has('kafka')) await benchKafka(kafka.brokers);
     if (kafka && parts.has('latency')) await benchLatency(kafka.brokers);
+    if (kafka && parts.has('curve')) await benchCurve(kafka.brokers);
+    if (kafka && parts.has('sizes')) await benchSizes(kafka.brokers);
     if (kafka && parts.has('tenths')) await benchTenths(kafka);
     if (parts.has('poll-cost')) await benchPollCost();
     if (rabbitmq && parts.has('rabbitmq')) await benchRabbitmq(rabbitmq.url);

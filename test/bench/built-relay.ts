@@ -7,7 +7,8 @@ const MAIN = fileURLToPath(new URL('../../dist/main.js', import.meta.url));
 export interface BuiltRelay {
   readonly pid: number;
   kill(signal: NodeJS.Signals): void;
-  readonly exit: Promise<void>;
+  /** Its code; null when a signal ended it. */
+  readonly exit: Promise<number | null>;
 }
 
 /** The relay as the image starts it: compiled, with the image's flags and environment. */
@@ -32,6 +33,6 @@ export function startBuiltRelay(backlog: Backlog, env: Readonly<Record<string, s
   return {
     pid: child.pid as number,
     kill: (signal) => void child.kill(signal),
-    exit: new Promise((resolve) => child.once('exit', () => resolve())),
+    exit: new Promise((resolve) => child.once('exit', (code) => resolve(code))),
   };
 }

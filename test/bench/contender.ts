@@ -33,7 +33,8 @@ export function outboxRelay(
       const relay = startBuiltRelay(backlog, { ...target.env, ...env });
       const kill = async (signal: NodeJS.Signals): Promise<void> => {
         relay.kill(signal);
-        await relay.exit;
+        const code = await relay.exit;
+        if (signal === 'SIGTERM' && code !== 0) throw new Error(`SIGTERM ended the relay with code ${code}`);
       };
       const signal = async (sent: NodeJS.Signals): Promise<void> => {
         relay.kill(sent);

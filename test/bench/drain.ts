@@ -15,6 +15,8 @@ export interface DrainResult {
 interface DrainOptions {
   readonly events: number;
   readonly keys: number;
+  /** Of a payload. */
+  readonly bytes?: number;
 }
 
 /** Drains a backlog from the WAL with the built relay, and checks gaps, order and duplicates. */
@@ -39,9 +41,9 @@ export async function drainTwice(
   options: DrainOptions & { deletes: boolean },
 ): Promise<{ asStarted: DrainResult; warm: DrainResult | undefined }> {
   const { target } = place;
-  const { events, keys } = options;
+  const { events } = options;
   return await withBacklog(contender, place, async (backlog) => {
-    await insertEvents(backlog.url, { events, keys });
+    await insertEvents(backlog.url, options);
     const startedAtMs = Date.now();
     const running = await contender.start(backlog, target);
     try {
@@ -67,9 +69,9 @@ async function drainAgain(
   running: Running,
   place: { backlog: Backlog; target: BenchTarget } & DrainOptions & { deletes: boolean },
 ): Promise<Drained> {
-  const { backlog, target, events, keys, deletes } = place;
+  const { backlog, target, events, deletes } = place;
   await running.rest?.pause();
-  await insertEvents(backlog.url, { events, keys, first: events + 1 });
+  await insertEvents(backlog.url, { ...place, first: events + 1 });
   const from = usageOf(running.pid);
   await running.rest?.resume();
   return await untilDrained({ target, backlog, running, from }, { events: 2 * events, deletes });

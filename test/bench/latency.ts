@@ -1,4 +1,5 @@
 import { Client } from 'pg';
+import { quantile } from '../support/statistics.ts';
 import { until } from '../support/until.ts';
 import { insertEvents, type Backlog } from './backlog.ts';
 import { assertComplete, type Arrival, type BenchTarget } from './broker.ts';
@@ -9,6 +10,8 @@ const WARM_UP_SECONDS = 2;
 const KEYS = 1000;
 
 export interface LatencyResult {
+  /** Events a second. */
+  readonly rate: number;
   readonly p50Ms: number;
   readonly p99Ms: number;
   readonly maxMs: number;
@@ -19,6 +22,14 @@ interface Load {
   readonly seconds: number;
   /** Events drained before, so that a compiler has learned. */
   readonly warmUpEvents?: number;
+}
+
+/** Events by their numbers, and what the process took while they were delivered. */
+interface Measured {
+  readonly rate: number;
+  readonly first: number;
+  readonly last: number;
+  readonly cpuPercent: number;
 }
 
 /** Insert to append at the broker, open loop: events come at their time whether or not the last one has arrived. */
@@ -47,7 +58,7 @@ export async function latencies(
     const running = await contender.start(backlog, target);
     try {
       await untilCount(target, warmUpEvents);
-      const measured: { first: number; last: number; cpuPercent: number }[] = [];
+      const measured: Measured[] = [];
       let first = warmUpEvents + 1;
       for (const rate of rates) {
         const events = rate * (seconds + WARM_UP_SECONDS);
@@ -58,7 +69,7 @@ export async function latencies(
         await untilCount(target, last);
         const cpuSeconds = usageOf(running.pid).cpuSeconds - before.cpuSeconds;
         const cpuPercent = (cpuSeconds / (performance.now() - startMs)) * 100_000;
-        measured.push({ first: first + rate * WARM_UP_SECONDS, last, cpuPercent });
+        measured.push({ rate, first: first + rate * WARM_UP_SECONDS, last, cpuPercent });
         first = last + 1;
       }
       const arrivals = await target.arrivals();
@@ -74,21 +85,36 @@ async function untilCount(target: BenchTarget, events: number): Promise<void> {
   await until(async () => (await target.count()) >= events, { timeoutMs: 60_000, what: 'all events' });
 }
 
-function delaysOf(
-  arrivals: readonly Arrival[],
-  { first, last, cpuPercent }: { first: number; last: number; cpuPercent: number },
-): LatencyResult {
-  const delays = arrivals
-    .filter(({ n }) => n >= first && n <= last)
-    .map(({ atMs, insertedAtMs }) => atMs - insertedAtMs)
-    .toSorted((a, b) => a - b);
-  const at = (share: number): number => delays[Math.floor(delays.length * share)] ?? Number.NaN;
-  return { p50Ms: at(0.5), p99Ms: at(0.99), maxMs: delays.at(-1) ?? Number.NaN, cpuPercent };
+/** Of what was planned. */
+const LEAST_RATE = 0.97;
+
+/** Writers that fall behind are no open loop: what their events would have waited for is in no delay. Throws. */
+export function assertRate(insertedAtMs: readonly number[], rate: number): void {
+  const sorted = insertedAtMs.toSorted((a, b) => a - b);
+  const reached = ((sorted.length - 1) * 1_000) / ((sorted.at(-1) ?? 0) - (sorted[0] ?? 0));
+  if (!(reached >= rate * LEAST_RATE))
+    throw new Error(`${Math.round(reached)} events a second were written instead of ${rate}`);
+}
+
+function delaysOf(arrivals: readonly Arrival[], { rate, first, last, cpuPercent }: Measured): LatencyResult {
+  const measured = arrivals.filter(({ n }) => n >= first && n <= last);
+  assertRate(
+    measured.map(({ insertedAtMs }) => insertedAtMs),
+    rate,
+  );
+  const delays = measured.map(({ atMs, insertedAtMs }) => atMs - insertedAtMs).toSorted((a, b) => a - b);
+  return {
+    rate,
+    p50Ms: quantile(delays, 0.5),
+    p99Ms: quantile(delays, 0.99),
+    maxMs: delays.at(-1) ?? Number.NaN,
+    cpuPercent,
+  };
 }
 
 /**
- * Stamped by the database's clock inside the insert. Pipelined over a few connections, so that no commit holds up the
- * next. Ends after `events`, or with `signal`; returns how many were committed.
+ * Stamped by the database's clock inside the insert: an event that waits for its connection is not late by that, so the
+ * rate that was reached has to be looked at. Over a few connections, each with one insert under way. Ends after `events`, or with `signal`; returns how many were committed.
  */
 export async function insertOpenLoop(
   { url }: Backlog,

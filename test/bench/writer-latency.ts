@@ -139,7 +139,7 @@ function startReader(backlog: Backlog, { env, reader }: Scenario): BuiltRelay | 
   return {
     pid: child.pid as number,
     kill: (signal) => void child.kill(signal),
-    exit: new Promise((resolve) => child.once('exit', () => resolve())),
+    exit: new Promise((resolve) => child.once('exit', (code) => resolve(code))),
   };
 }
 

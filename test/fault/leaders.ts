@@ -38,7 +38,6 @@ export interface LeadersResult {
   readonly late: ReadonlyMap<number, number>;
   /** How many called themselves the leader at one scrape of all. */
   readonly mostLeaders: number;
-  readonly scrapes: number;
   /** What a member said that was not ready. */
   readonly notReady: readonly string[];
 }
@@ -95,7 +94,6 @@ class Cluster {
   private readonly over = new AbortController();
   private readonly notReady: string[] = [];
   private mostLeaders = 0;
-  private scrapes = 0;
 
   private constructor(options: LeadersOptions, scene: Scene, client: Client) {
     this.options = options;
@@ -123,8 +121,8 @@ class Cluster {
     const received = await this.scene.target.read();
     const verdict = judge(await this.scene.shop.committed(), received);
     for (const { relay } of this.members) this.notReady.push(...relay.ready.refusals);
-    const { takenMs, takeOverMs, mostLeaders, scrapes, notReady } = this;
-    return { verdict, takenMs, takeOverMs, late: lateMessages(received), mostLeaders, scrapes, notReady };
+    const { takenMs, takeOverMs, mostLeaders, notReady } = this;
+    return { verdict, takenMs, takeOverMs, late: lateMessages(received), mostLeaders, notReady };
   }
 
   async close(): Promise<void> {
@@ -248,7 +246,6 @@ class Cluster {
     while (!signal.aborted) {
       const leads = await Promise.all([...this.members].map(({ exhibits }) => saysItLeads(exhibits)));
       this.mostLeaders = Math.max(this.mostLeaders, leads.filter(Boolean).length);
-      this.scrapes++;
       await sleep(SCRAPE_INTERVAL_MS, undefined, { signal }).catch(() => undefined);
     }
   }

@@ -32,7 +32,6 @@ export interface DatabaseReading {
   readonly outboxBytes: number;
   readonly relayTablesBytes: number;
   readonly databaseBytes: number;
-  readonly deadRows: number;
   /** Connections of the relays. */
   readonly backends: number;
   readonly retainedBytes: number;
@@ -43,7 +42,6 @@ export interface DatabaseReading {
 const READ = `select pg_total_relation_size('outbox') as "outboxBytes",
   (select sum(pg_total_relation_size(oid)) from pg_class where relkind = 'r' and starts_with(relname, 'outbox_relay_')) as "relayTablesBytes",
   pg_database_size(current_database()) as "databaseBytes",
-  (select n_dead_tup from pg_stat_user_tables where relname = 'outbox') as "deadRows",
   (select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
     and backend_type in ('client backend', 'walsender')) as backends,
   coalesce((select pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) from pg_replication_slots where slot_name = $1), 0) as "retainedBytes",
@@ -57,7 +55,6 @@ export async function readDatabase(client: Client, slotName: string): Promise<Da
     outboxBytes: Number(row.outboxBytes),
     relayTablesBytes: Number(row.relayTablesBytes),
     databaseBytes: Number(row.databaseBytes),
-    deadRows: Number(row.deadRows),
     backends: Number(row.backends),
     retainedBytes: Number(row.retainedBytes),
     leaderPid: Number(row.leaderPid),

@@ -29,7 +29,16 @@ export interface SoakVerdict {
   readonly broken: readonly string[];
 }
 
-export function judgeSoak(result: Pick<SoakResult, 'minutes' | 'ownExits' | 'failure'>): SoakVerdict {
+/** Of the planned events; writers wait for a database that a fault has taken away. */
+const LEAST_COMMITTED = 0.8;
+/** A slot that is to be dropped while there is none; more of them, and the soak is not what it says. */
+const MOST_NOT_MADE = 0.1;
+
+/** `events`: planned for each minute. */
+export function judgeSoak(
+  result: Pick<SoakResult, 'minutes' | 'ownExits' | 'failure'>,
+  events: number,
+): SoakVerdict {
   const { minutes, ownExits, failure } = result;
   const flatness = [...ofRelays(minutes), ...ofAll(minutes)];
   const promises = minutes.flatMap(({ broken, fault }, index) =>
@@ -47,9 +56,32 @@ export function judgeSoak(result: Pick<SoakResult, 'minutes' | 'ownExits' | 'fai
     ...promises,
     ...ended,
     ...(longLived ? [] : ['the first relay did not live for the whole time']),
+    ...notWhatItSays(minutes, flatness, events),
     ...grown,
   ];
   return { flatness, broken };
+}
+
+/** What would let a soak look good that proves nothing. */
+function notWhatItSays(
+  minutes: readonly SoakMinute[],
+  flatness: readonly Flatness[],
+  events: number,
+): string[] {
+  const of = (what: string, is: (minute: SoakMinute) => boolean): string[] =>
+    minutes.flatMap((minute, index) => (is(minute) ? [`minute ${index + 1}: ${what}`] : []));
+  const notMade = minutes.filter((minute) => minute.notMade !== undefined).length;
+  return [
+    ...(flatness.some(({ name }) => name.endsWith(LEADING_FIRST))
+      ? []
+      : ['the first relay led for too few minutes to be judged']),
+    ...(notMade > minutes.length * MOST_NOT_MADE ? [`${notMade} faults were not made`] : []),
+    ...of('the stream did not come back', ({ streaming }) => !streaming),
+    ...of(
+      `less than ${LEAST_COMMITTED * events} events`,
+      ({ findings }) => findings.committed < LEAST_COMMITTED * events,
+    ),
+  ];
 }
 
 function ofAll(minutes: readonly SoakMinute[]): Flatness[] {
@@ -73,13 +105,19 @@ function ofRelays(minutes: readonly SoakMinute[]): Flatness[] {
       const probes = minutes
         .filter(({ database }) => (database.leaderPid === pid) === leads)
         .flatMap(({ relays }) => relays.filter((each) => each.pid === pid));
-      const where = `of relay ${index} ${leads ? 'leading' : 'standing by'}`;
+      const where = whereOf(index, leads);
       return entries(OF_A_RELAY).flatMap(([name, tolerance]) =>
         judged({ name: `${name} ${where}`, tolerance, values: probes.map((each) => each[name]) }),
       );
     }),
   );
 }
+
+function whereOf(relay: number, leads: boolean): string {
+  return `of relay ${relay} ${leads ? 'leading' : 'standing by'}`;
+}
+
+const LEADING_FIRST = whereOf(0, true);
 
 function judged(series: Parameters<typeof judgeFlat>[0]): Flatness[] {
   return series.values.length < LEAST_VALUES ? [] : [judgeFlat(series)];

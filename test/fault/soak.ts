@@ -2,17 +2,19 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { messageOf } from '../../src/errors/thrown.ts';
 import { freshDatabase, withClient, type FreshDatabase } from '../support/database.ts';
 import { migrateByEnv } from '../support/migrated.ts';
 import { uniqueName } from '../support/names.ts';
 import { until } from '../support/until.ts';
 import { Arena } from './random/arena.ts';
 import type { BrokerRound } from './random/brokers.ts';
-import { check, complaints, type Findings, type Limits, type Sample, type Truth } from './random/checker.ts';
-import { FAULTS } from './random/faults.ts';
+import { check, complaints, type Findings, type Record, type Truth } from './random/checker.ts';
+import { make } from './random/faults.ts';
 import { MAIN, Replica } from './random/fleet.ts';
-import { createJournal, readParked, readTruth, readWaiting } from './random/journal.ts';
-import { KINDS, type Broker, type FaultKind, type Load, type PlannedFault } from './random/schedule.ts';
+import { createJournal, drained, readParked, readTruth } from './random/journal.ts';
+import { DRAIN_TIMEOUT_MS, duplicatesAllowed, MAX_RSS_BYTES, retainedAllowed } from './random/limits.ts';
+import type { Broker, FaultKind, Load, PlannedFault } from './random/schedule.ts';
 import { shared } from './random/server.ts';
 import { Watch } from './random/watch.ts';
 import { Writers } from './random/writers.ts';
@@ -34,7 +36,8 @@ export interface SoakOptions {
 /** One minute: what was delivered in it, and what everybody held when it was over and all was well. */
 export interface SoakMinute {
   readonly fault: PlannedFault;
-  readonly notMade: Made['notMade'];
+  /** Why it could not be. */
+  readonly notMade: string | undefined;
   readonly findings: Findings;
   /** Deliveries again of events of the minute before. */
   readonly lateDuplicates: number;
@@ -48,7 +51,7 @@ export interface SoakMinute {
 }
 
 interface Made {
-  /** Why it could not be. */
+  readonly kind: FaultKind;
   readonly notMade: string | undefined;
   readonly healedMs: number;
 }
@@ -68,14 +71,10 @@ const WRITTEN_SHARE = 0.83;
 const ROLLBACK = 0.05;
 const SAVEPOINT = 0.1;
 const READY_TIMEOUT_MS = 60_000;
-const DRAIN_TIMEOUT_MS = 75_000;
 /** A return to the stream is tried every 30 s, and a refused one backs off. */
 const STREAM_TIMEOUT_MS = 60_000;
 const WINDOW_EVENTS = 10_000;
-const BATCH_EVENTS = 500;
-const MIB = 1024 ** 2;
-const RETENTION_LIMIT_BYTES = 128 * MIB;
-const LIMITS = { maxRssBytes: 320 * MIB, maxRetainedBytes: RETENTION_LIMIT_BYTES + 16 * MIB };
+const RETENTION_LIMIT_MIB = 128;
 /** By how much each relay's wall clock is stepped. */
 const CLOCK_STEPS_MS = ['5000', '-3600000'];
 
@@ -84,7 +83,7 @@ const ENV = {
   CLEANUP: 'delete',
   MAX_IN_FLIGHT_EVENTS: String(WINDOW_EVENTS),
   MAX_IN_FLIGHT_BYTES: '16MiB',
-  WAL_RETENTION_LIMIT_BYTES: `${RETENTION_LIMIT_BYTES / MIB}MiB`,
+  WAL_RETENTION_LIMIT_BYTES: `${RETENTION_LIMIT_MIB}MiB`,
   KAFKA_REQUEST_TIMEOUT_MS: '10000',
   RABBITMQ_CONFIRM_TIMEOUT_MS: '10000',
 };
@@ -185,10 +184,10 @@ class Soak {
       writers.start();
       const [made] = await Promise.all([this.make(fault), sleep(this.minuteMs * WRITTEN_SHARE)]);
       await writers.stop();
-      const waiting = await this.drained();
+      const end = await drained(database.url, DRAIN_TIMEOUT_MS);
       const streaming = await this.returned();
       await watch.stop();
-      const judged = await this.judge(fault.kind, { samples: watch.samples, waiting, ...made });
+      const judged = await this.judge(made, { samples: watch.samples, ...end });
       const held = {
         relays: await Promise.all(
           this.replicas.map(async (replica, number) => await probe(replica, this.probeFile(number))),
@@ -236,32 +235,9 @@ class Soak {
       databaseUrl: database.url,
       slotName: database.name,
     };
-    const undisturbed = this.replicas.map((replica) => replica.disturb());
-    let notMade: string | undefined;
-    try {
-      const end = await FAULTS[fault.kind](stage, fault);
-      await sleep(fault.forMs);
-      await end();
-    } catch (error) {
-      notMade = messageOf(error);
-    } finally {
-      for (const end of undisturbed) end();
-    }
+    const { making } = await make(stage, fault, async () => await sleep(fault.forMs));
     await arena.heal();
-    return { notMade, healedMs: Date.now() };
-  }
-
-  /** Returns what still waits when the time is over. */
-  private async drained(): Promise<string[]> {
-    let waiting: string[] = [];
-    const empty = async (): Promise<boolean> => {
-      waiting = await withClient(this.parts.database.url, readWaiting);
-      return waiting.length === 0;
-    };
-    await until(empty, { what: 'everything to be delivered', timeoutMs: DRAIN_TIMEOUT_MS }).catch(
-      () => undefined,
-    );
-    return waiting;
+    return { kind: fault.kind, notMade: making, healedMs: Date.now() };
   }
 
   /** A leader that polls holds other connections than one that streams. */
@@ -278,8 +254,8 @@ class Soak {
 
   /** The minute's own journal against the minute's own part of the log: nothing of it is open any more. */
   private async judge(
-    kind: FaultKind,
-    seen: { samples: readonly Sample[]; waiting: readonly string[]; healedMs: number },
+    { kind, notMade, healedMs }: Made,
+    seen: Pick<Record, 'samples' | 'waiting' | 'drainedMs'>,
   ): Promise<Pick<SoakMinute, 'findings' | 'broken' | 'lateDuplicates'>> {
     const { database } = this.parts;
     const [truth, parked] = await withClient(database.url, async (client) => [
@@ -289,21 +265,24 @@ class Soak {
     const read = await this.log.read();
     const delivered = read.filter(({ id }) => !this.earlier.has(id));
     const lateDuplicates = read.length - delivered.length;
-    const findings = check({ truth, delivered, parked, ...seen }, limits(kind));
+    const maxDuplicates = duplicatesAllowed(notMade === undefined ? [kind] : [], WINDOW_EVENTS);
+    const limits = {
+      maxDuplicates,
+      maxRssBytes: MAX_RSS_BYTES,
+      maxRetainedBytes: retainedAllowed(RETENTION_LIMIT_MIB),
+    };
+    const findings = check({ truth, delivered, parked, healedMs, ...seen }, limits);
     await this.forget(truth);
-    return { findings, lateDuplicates, broken: complaints(findings) };
+    const tooMany = findings.duplicates + lateDuplicates > maxDuplicates && lateDuplicates > 0;
+    const broken = [
+      ...complaints(findings),
+      ...(tooMany ? [`${lateDuplicates} more duplicates, of the minute before`] : []),
+    ];
+    return { findings, lateDuplicates, broken };
   }
 
   private async forget(truth: readonly Truth[]): Promise<void> {
     this.earlier = new Set(truth.map(({ id }) => id));
     await withClient(this.parts.database.url, async (client) => await client.query('truncate journal'));
   }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
-function limits(kind: FaultKind): Limits {
-  return { ...LIMITS, maxDuplicates: KINDS[kind].repeats ? WINDOW_EVENTS + BATCH_EVENTS : 0 };
 }

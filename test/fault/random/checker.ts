@@ -66,6 +66,8 @@ export interface Record {
   readonly samples: readonly Sample[];
   /** When the last fault had ended. */
   readonly healedMs: number;
+  /** When nothing waited any more; undefined: nobody saw that. */
+  readonly drainedMs?: number | undefined;
 }
 
 export interface Limits {
@@ -88,8 +90,8 @@ export interface Findings {
   readonly retained: readonly string[];
   readonly duplicates: number;
   readonly tooManyDuplicates: boolean;
-  /** From the last fault's end until everything that was written before it was delivered. */
-  readonly recoveredMs: number;
+  /** From the last fault's end until everything that was written before it was delivered; undefined: nobody saw that. */
+  readonly recoveredMs: number | undefined;
   readonly mostRssBytes: number;
 }
 
@@ -262,11 +264,15 @@ function findRetained(samples: readonly Sample[], maxBytes: number): string[] {
 }
 
 /** Seen from outside, so to a quarter of a second. */
-function recoveryMs({ samples, healedMs }: Record, truth: ReadonlyMap<string, Truth>): number {
+function recoveryMs(
+  { samples, healedMs, drainedMs }: Record,
+  truth: ReadonlyMap<string, Truth>,
+): number | undefined {
   const recovered = samples.find(({ atMs, oldestId }) => {
     if (atMs < healedMs) return false;
     const oldest = oldestId === undefined ? undefined : truth.get(oldestId);
     return oldest === undefined || oldest.writtenMs > healedMs;
   });
-  return recovered === undefined ? 0 : recovered.atMs - healedMs;
+  const atMs = recovered?.atMs ?? drainedMs;
+  return atMs === undefined ? undefined : Math.max(0, atMs - healedMs);
 }

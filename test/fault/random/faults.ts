@@ -1,3 +1,4 @@
+import { messageOf } from '../../../src/errors/thrown.ts';
 import { withClient } from '../../support/database.ts';
 import { until } from '../../support/until.ts';
 import type { Arena } from './arena.ts';
@@ -21,6 +22,42 @@ export interface Stage {
 /** Begins, and returns what ends it. */
 type Fault = (stage: Stage, fault: PlannedFault) => Promise<Undo>;
 
+/** What became of a planned fault; empty: it was made, and undone. */
+export interface Failed {
+  /** It did not strike, and why. */
+  readonly making?: string;
+  /** It struck; the round's end, which heals everything, undid it. */
+  readonly undoing?: string;
+}
+
+const MOST_REASON = 200;
+
+/** Makes a fault, and undoes it when `lasted` is over. */
+export async function make(stage: Stage, fault: PlannedFault, lasted: () => Promise<void>): Promise<Failed> {
+  const undisturbed = stage.replicas.map((replica) => replica.disturb());
+  let step: keyof Failed = 'making';
+  try {
+    const end = await FAULTS[fault.kind](stage, fault);
+    step = 'undoing';
+    await lasted();
+    await end();
+    return {};
+  } catch (error) {
+    return { [step]: reasonOf(error) };
+  } finally {
+    for (const end of undisturbed) end();
+  }
+}
+
+/** A server's output goes on and on, and tells of folders of this machine. */
+function reasonOf(error: unknown): string {
+  return messageOf(error)
+    .split('\n', 2)
+    .join(' ')
+    .replaceAll(/\/[\w./-]+\//g, '')
+    .slice(0, MOST_REASON);
+}
+
 /** How long SQL may wait for a database that another fault has taken away. */
 const SQL_TIMEOUT_MS = 20_000;
 const MOST_TORN_BYTES = 3_000;
@@ -37,7 +74,7 @@ const OPTIONS: readonly Readonly<Record<string, string>>[] = [
   { SOURCE: 'streaming' },
 ];
 
-export const FAULTS: Readonly<Record<FaultKind, Fault>> = {
+const FAULTS: Readonly<Record<FaultKind, Fault>> = {
   'relay-kill': async (stage, fault) => await down(replicaOf(stage, fault), 'SIGKILL'),
   'relay-term': async (stage, fault) => await down(replicaOf(stage, fault), 'SIGTERM'),
   'relay-options': async (stage, fault) => {

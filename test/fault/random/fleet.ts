@@ -26,7 +26,7 @@ export interface ReplicaOptions {
 /** One relay as an orchestrator keeps it: started again whenever it has ended, unless a fault holds it down. */
 export class Replica {
   readonly line: Line;
-  /** Of every process that has ended by itself. */
+  /** Of every process that has ended by itself, not by a signal of a fault that came before it could listen for any. */
   readonly ownExits: RelayExit[] = [];
   readonly output: string[] = [];
   private readonly options: ReplicaOptions;
@@ -129,7 +129,7 @@ export class Replica {
     const exit = await process.exit;
     this.output.push(process.output, JSON.stringify(exit));
     if (this.held) return;
-    this.ownExits.push(exit);
+    if (!(exit.signal === 'SIGUSR2' && process.output === '')) this.ownExits.push(exit);
     await sleep(RESTART_AFTER_MS);
     if (!this.held && this.process === process) this.launch();
   }

@@ -1,5 +1,6 @@
 import { Client } from 'pg';
 import { withClient } from '../../support/database.ts';
+import { until } from '../../support/until.ts';
 import type { Parked, Truth } from './checker.ts';
 import type { Load } from './schedule.ts';
 
@@ -83,8 +84,22 @@ export async function readParked(client: Client, payloadType: Load['payloadType'
   return rows;
 }
 
+/** Waits until nothing does any more: what still waits when the time is over, or else when it was seen to be over. */
+export async function drained(
+  url: string,
+  timeoutMs: number,
+): Promise<{ waiting: readonly string[]; drainedMs: number | undefined }> {
+  let waiting: string[] = [];
+  const empty = async (): Promise<boolean> => {
+    waiting = await withClient(url, readWaiting);
+    return waiting.length === 0;
+  };
+  const over = await until(empty, { what: 'everything to be delivered', timeoutMs }).catch(() => false);
+  return { waiting, drainedMs: over ? Date.now() : undefined };
+}
+
 /** Ids of rows that are neither delivered nor parked, a few. */
-export async function readWaiting(client: Client): Promise<string[]> {
+async function readWaiting(client: Client): Promise<string[]> {
   const { rows } = await client.query<{ id: string }>(
     'select id from outbox where delivered_at is null order by seq limit 100',
   );

@@ -43,10 +43,10 @@ export async function runPlanted(options: PlantedOptions): Promise<boolean> {
   const endMs = performance.now() + options.seconds * 1000;
   let found = true;
   for (const broker of ['rabbitmq', 'kafka'] as const) {
-    const known = new Map(readPlanted(options.file).map((line) => [line.plant, line]));
+    const known = new Map(readPlanted(options.file).map((line) => [line.plant, isFound(line)]));
     const plants = options.plants.filter((plant) => plant.broker === broker);
-    found &&= plants.every(({ name }) => known.get(name)?.rounds !== undefined || !known.has(name));
-    const left = plants.filter(({ name }) => known.get(name)?.rounds === undefined);
+    found &&= plants.every(({ name }) => known.get(name) !== false);
+    const left = plants.filter(({ name }) => known.get(name) !== true);
     if (left.length === 0 || performance.now() > endMs) continue;
     const arena = await Arena.open(broker);
     try {
@@ -54,7 +54,7 @@ export async function runPlanted(options: PlantedOptions): Promise<boolean> {
         if (performance.now() > endMs) return false;
         const line = await search(arena, plant, options);
         appendLine(options.file, line);
-        const kept = line.rounds !== undefined && line.control.length === 0;
+        const kept = isFound(line);
         options.say(`${kept ? 'found ' : 'MISSED'} ${JSON.stringify(line)}`);
         found &&= kept;
       }
@@ -63,6 +63,11 @@ export async function runPlanted(options: PlantedOptions): Promise<boolean> {
     }
   }
   return found;
+}
+
+/** Complained about, and the same round without the bug was not. */
+function isFound({ rounds, control }: PlantedLine): boolean {
+  return rounds !== undefined && control.length === 0;
 }
 
 /** Rounds with the bug until the checker complains, then the same round without it. */

@@ -283,7 +283,7 @@ const LAG_FROZEN: Plant = {
   }),
 };
 
-/** The ten of every relay's history, and one for each other complaint of the checker. */
+/** The ten of every relay's history, and one for most other complaints of the checker; the rest has tests of its own. */
 export const PLANTS: readonly Plant[] = [
   ACKNOWLEDGE_ON_RECEIPT,
   LSN_PLUS_ONE,

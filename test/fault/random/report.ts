@@ -18,7 +18,7 @@ function summary(lines: readonly Line[]): string {
   return [
     `${lines.length} rounds, ${brokers}: ${sum(({ committed }) => committed)} events, ${sum((line) => made(line).length)} faults.`,
     `Rounds with a complaint: ${broken.length}${broken.length > 0 ? ` (${broken.map(({ broker, seed }) => `${broker} ${seed}`).join(', ')})` : ''}.`,
-    `Recovery of all rounds: ${seconds(quantile(lines.map(recovery), 0.5))} s (p50), ${seconds(quantile(lines.map(recovery), 0.99))} s (p99).`,
+    `Recovery: ${recovery(lines)} s (p50 / p99), of ${recoveries(lines).length} rounds in which it was seen.`,
     `Most memory of a relay: ${Math.max(0, ...lines.map(({ rssMiB }) => rssMiB))} MiB.`,
     killSentence(lines),
   ]
@@ -50,7 +50,6 @@ function faultTable(lines: readonly Line[]): string {
     const those = lines.filter((line) => made(line).includes(kind));
     const sum = (of: (line: Line) => number): number => those.reduce((total, line) => total + of(line), 0);
     const duplicates = those.map((line) => line.duplicates);
-    const recoveries = those.map(recovery);
     if (those.length === 0) return [`\`${kind}\``, 0, '–', '–', '–', '–', '–', '–'];
     return [
       `\`${kind}\``,
@@ -60,7 +59,7 @@ function faultTable(lines: readonly Line[]): string {
       sum((line) => line.altered),
       sum((line) => line.outOfOrder),
       `${quantile(duplicates, 0.5)} / ${Math.max(...duplicates)}`,
-      `${seconds(quantile(recoveries, 0.5))} / ${seconds(quantile(recoveries, 0.99))}`,
+      recovery(those),
     ];
   });
   return table(
@@ -99,7 +98,7 @@ function kindOf(complaint: string): string {
     .replace('lagUntrue', 'lag untrue');
 }
 
-/** Faults of the round that could be made. */
+/** Faults of the round that struck. Old lines have one that could not be undone among those that were not made. */
 function made({ faults, notMade }: Line): FaultKind[] {
   const left = notMade.map((text) => text.slice(0, text.indexOf(':')));
   return faults.filter((kind) => {
@@ -109,12 +108,15 @@ function made({ faults, notMade }: Line): FaultKind[] {
   });
 }
 
-function recovery({ recoveredMs }: Line): number {
-  return recoveredMs;
+/** Seconds, p50 and p99. */
+function recovery(lines: readonly Line[]): string {
+  const seen = recoveries(lines);
+  if (seen.length === 0) return '–';
+  return [0.5, 0.99].map((share) => (quantile(seen, share) / 1000).toFixed(1)).join(' / ');
 }
 
-function seconds(ms: number): string {
-  return (ms / 1000).toFixed(1);
+function recoveries(lines: readonly Line[]): number[] {
+  return lines.map(({ recoveredMs = 0 }) => recoveredMs).filter((ms) => ms > 0);
 }
 
 function table(head: readonly string[], rows: readonly (readonly (string | number)[])[]): string {

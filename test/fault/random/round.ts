@@ -6,11 +6,12 @@ import type { RelayExit } from '../../support/relay-process.ts';
 import { until } from '../../support/until.ts';
 import type { Arena } from './arena.ts';
 import type { BrokerRound } from './brokers.ts';
-import { check, complaints, type Findings } from './checker.ts';
-import { clockStepMs, FAULTS, type Stage } from './faults.ts';
+import { check, complaints, type Findings, type Sample } from './checker.ts';
+import { clockStepMs, make } from './faults.ts';
 import { MAIN, Replica } from './fleet.ts';
-import { createJournal, createOutbox, readParked, readTruth, readWaiting } from './journal.ts';
-import { isFailover, KINDS, type PlannedFault, type Schedule } from './schedule.ts';
+import { createJournal, createOutbox, drained, readParked, readTruth } from './journal.ts';
+import { DRAIN_TIMEOUT_MS, duplicatesAllowed, MAX_RSS_BYTES, retainedAllowed } from './limits.ts';
+import { isFailover, type FaultKind, type PlannedFault, type Schedule } from './schedule.ts';
 import { paired, shared, type RoundServer } from './server.ts';
 import { Watch } from './watch.ts';
 import { Writers } from './writers.ts';
@@ -21,6 +22,8 @@ export interface RoundResult {
   readonly broken: readonly string[];
   /** Faults that could not be made, and why. */
   readonly notMade: readonly string[];
+  /** Faults that struck and were undone by the end of the round alone. */
+  readonly notUndone: readonly string[];
   /** Relays that ended without being asked to. */
   readonly ownExits: readonly RelayExit[];
   /** What the relays wrote. */
@@ -28,11 +31,6 @@ export interface RoundResult {
 }
 
 const READY_TIMEOUT_MS = 30_000;
-/** Everything is well again; longer than the longest deadline of the relay and a back-off at its cap. */
-const DRAIN_TIMEOUT_MS = 75_000;
-/** A third more than a relay took whose window of 10,000 events was full while the broker was away. */
-const MAX_RSS_BYTES = 320 * 1024 ** 2;
-const SEGMENT_BYTES = 16 * 1024 ** 2;
 
 export interface RoundOptions {
   /** URL of another relay's main file than this checkout's. */
@@ -85,7 +83,9 @@ interface Parts {
 
 class Round {
   private readonly parts: Parts;
+  private readonly made: FaultKind[] = [];
   private readonly notMade: string[] = [];
+  private readonly notUndone: string[] = [];
   private replicas: Replica[] = [];
   private healedMs = 0;
 
@@ -113,10 +113,10 @@ class Round {
       writers.start();
       await this.live();
       await writers.stop();
-      const waiting = await this.drained(watch);
+      const end = await this.end(watch);
       await watch.stop();
       const exits = await Promise.all(this.replicas.map(async (replica) => await replica.hold('SIGTERM')));
-      return await this.judge(watch, waiting, exits);
+      return await this.judge(watch.samples, end, exits);
     } finally {
       await writers.stop();
       await watch?.stop();
@@ -169,7 +169,7 @@ class Round {
 
   private async make(fault: PlannedFault, lasted: () => Promise<void>): Promise<void> {
     const { arena, server, database, round } = this.parts;
-    const stage: Stage = {
+    const stage = {
       arena,
       server,
       round,
@@ -177,42 +177,27 @@ class Round {
       databaseUrl: database.url,
       slotName: database.name,
     };
-    const undisturbed = this.replicas.map((replica) => replica.disturb());
-    try {
-      const end = await FAULTS[fault.kind](stage, fault);
-      await lasted();
-      await end();
-    } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
-      this.notMade.push(`${fault.kind}: ${why.split('\n', 2).join(' ').slice(0, 200)}`);
-    } finally {
-      for (const end of undisturbed) end();
-      this.healedMs = Date.now();
-    }
+    const { making, undoing } = await make(stage, fault, lasted);
+    if (making === undefined) this.made.push(fault.kind);
+    else this.notMade.push(`${fault.kind}: ${making}`);
+    if (undoing !== undefined) this.notUndone.push(`${fault.kind}: ${undoing}`);
+    this.healedMs = Date.now();
   }
 
-  /** Returns what still waits when the time is over. */
-  private async drained(watch: Watch): Promise<string[]> {
+  /** Peace until everything is delivered. */
+  private async end(watch: Watch): Promise<End> {
     const { database, options, schedule } = this.parts;
     const timeoutMs = options.drainTimeoutMs ?? DRAIN_TIMEOUT_MS;
-    let waiting: string[] = [];
-    const empty = async (): Promise<boolean> => {
-      waiting = await withClient(database.url, readWaiting);
-      return waiting.length === 0;
-    };
+    if (schedule.env['CLEANUP'] !== 'none') return await drained(database.url, timeoutMs);
     // Where delivered rows stay as they are, the relays' own word is taken for the moment to judge, and for nothing else.
-    if (schedule.env['CLEANUP'] === 'none') {
-      const what = 'relays without lag';
-      const quiet = await until(() => watch.isWithoutLag, { what, timeoutMs }).catch(() => false);
-      return quiet ? [] : ['no relay is without lag'];
-    }
-    await until(empty, { what: 'everything to be delivered', timeoutMs }).catch(() => undefined);
-    return waiting;
+    const what = 'relays without lag';
+    const quiet = await until(() => watch.isWithoutLag, { what, timeoutMs }).catch(() => false);
+    return { waiting: quiet ? [] : ['no relay is without lag'], drainedMs: undefined };
   }
 
   private async judge(
-    watch: Watch,
-    waiting: readonly string[],
+    samples: readonly Sample[],
+    end: End,
     exits: readonly (RelayExit | undefined)[],
   ): Promise<RoundResult> {
     const { schedule, database, round, options } = this.parts;
@@ -222,34 +207,38 @@ class Round {
       await readParked(client, payloadType),
     ]);
     const delivered = await round.read();
-    const { samples } = watch;
+    const windowEvents = Number(schedule.env['MAX_IN_FLIGHT_EVENTS']);
     const findings = check(
-      { truth, delivered, parked, waiting, samples, healedMs: this.healedMs },
+      { truth, delivered, parked, samples, healedMs: this.healedMs, ...end },
       {
-        maxDuplicates: options.maxDuplicates ?? duplicatesAllowed(schedule),
+        maxDuplicates: options.maxDuplicates ?? duplicatesAllowed(this.made, windowEvents),
         maxRssBytes: MAX_RSS_BYTES,
-        maxRetainedBytes:
-          Number.parseInt(schedule.env['WAL_RETENTION_LIMIT_BYTES'] ?? '', 10) * 1024 ** 2 + SEGMENT_BYTES,
+        maxRetainedBytes: retainedAllowed(
+          Number.parseInt(schedule.env['WAL_RETENTION_LIMIT_BYTES'] ?? '', 10),
+        ),
       },
     );
     const badExits = exits.filter((exit) => exit !== undefined && exit.code !== 0);
+    const ownExits = this.replicas.flatMap((replica) => replica.ownExits);
     const broken = [
       ...complaints(findings),
       ...badExits.map((exit) => `SIGTERM in peace ended with ${JSON.stringify(exit)}`),
+      ...ownExits.map((exit) => `a relay ended by itself with ${JSON.stringify(exit)}`),
+      ...(isSeen(samples) ? [] : ['no relay ever told its lag: neither that nor its memory was judged']),
     ];
-    const ownExits = this.replicas.flatMap((replica) => replica.ownExits);
     const output = this.replicas.flatMap((replica, index) =>
       replica.output.map((text) => `relay ${index}\n${text}`),
     );
-    return { findings, broken, notMade: this.notMade, ownExits, output };
+    const { notMade, notUndone } = this;
+    return { findings, broken, notMade, notUndone, ownExits, output };
   }
 }
 
-/** P4: a fault that repeats anything repeats at most the window of what was in flight and one batch. */
-function duplicatesAllowed({ faults, env }: Schedule): number {
-  const windowEvents = Number(env['MAX_IN_FLIGHT_EVENTS']);
-  const repeating = faults.filter(({ kind }) => KINDS[kind].repeats).length;
-  return repeating * (windowEvents + BATCH_EVENTS);
+interface End {
+  readonly waiting: readonly string[];
+  readonly drainedMs: number | undefined;
 }
 
-const BATCH_EVENTS = 500;
+function isSeen(samples: readonly Sample[]): boolean {
+  return samples.some(({ relays }) => relays.some(({ lagSeconds }) => lagSeconds !== undefined));
+}

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { assertComplete, type Arrival } from '../../bench/broker.ts';
+import { assertRate } from '../../bench/latency.ts';
 import { judge } from '../../bench/peers/kill-cost.ts';
 import { toTenths, type Sample } from '../../bench/tenths.ts';
 
@@ -22,6 +23,16 @@ test('a run with a gap, a duplicate or an inversion has no speed', () => {
   assert.throws(() => assertComplete([arrival(1), arrival(1)], 1), /came twice/);
   assert.throws(() => assertComplete([arrival(2), arrival(1)], 2), /event 1 of k came after 2/);
   assertComplete([arrival(2, 0, 'a'), arrival(1, 0, 'b')], 2);
+});
+
+/** Times, so many milliseconds apart. */
+const every = (ms: number): number[] => Array.from({ length: 101 }, (_, index) => index * ms);
+
+test('delays of writers that fell behind are none of an open loop', () => {
+  assertRate(every(10), 100);
+  assertRate(every(10.2), 100);
+  assert.throws(() => assertRate(every(11), 100), /91 events a second were written instead of 100/);
+  assert.throws(() => assertRate([], 100), /instead of 100/);
 });
 
 test('what a kill costs: duplicates count for the kill before them, first deliveries alone for the order', () => {

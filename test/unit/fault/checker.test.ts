@@ -191,4 +191,7 @@ test('recovery lasts until everything is delivered that was written before the l
     LIMITS,
   );
   assert.equal(recoveredMs, 500);
+  const unseen = samples.slice(0, 2);
+  assert.equal(found({ truth: [old], samples: unseen, healedMs: 1_000, drainedMs: 1_300 }).recoveredMs, 300);
+  assert.equal(found({ truth: [old], samples: unseen, healedMs: 1_000 }).recoveredMs, undefined);
 });

@@ -48,6 +48,7 @@ test('a round counts for every kind of fault that was made in it, once', () => {
       seed: 4,
       broker: 'rabbitmq',
       faults: ['postgres-crash'],
+      recoveredMs: undefined,
       lost: 3,
       broken: ['3 lost: a; b; c'],
     },
@@ -55,9 +56,10 @@ test('a round counts for every kind of fault that was made in it, once', () => {
   const text = report(lines, []);
   assert.equal(row(text, 'relay-kill'), '| `relay-kill` | 2 | 0 | 0 | 0 | 0 | 2 / 6 | 0.5 / 1.5 |');
   assert.equal(row(text, 'slot-dropped'), '| `slot-dropped` | 1 | 0 | 0 | 0 | 0 | 6 / 6 | 1.5 / 1.5 |');
-  assert.equal(row(text, 'postgres-crash'), '| `postgres-crash` | 1 | 3 | 0 | 0 | 0 | 2 / 2 | 0.5 / 0.5 |');
+  assert.equal(row(text, 'postgres-crash'), '| `postgres-crash` | 1 | 3 | 0 | 0 | 0 | 2 / 2 | – |');
   assert.equal(row(text, 'topic-late'), '| `topic-late` | 0 | – | – | – | – | – | – |');
   assert.match(text, /^- 4 rounds, 3 on Kafka and 1 on RabbitMQ: 16,000 events, 5 faults\.$/m);
+  assert.match(text, /^- Recovery: 0\.5 \/ 1\.5 s \(p50 \/ p99\), of 3 rounds in which it was seen\.$/m);
   assert.match(text, /^- Rounds with a complaint: 1 \(rabbitmq 4\)\.$/m);
   // Three kills in two rounds, two and six duplicates.
   assert.match(text, /2\.7 duplicates on average \(3 kills\)\.$/m);

@@ -49,7 +49,6 @@ const DATABASE: DatabaseReading = {
   outboxBytes: 60 * MIB,
   relayTablesBytes: MIB,
   databaseBytes: 80 * MIB,
-  deadRows: 0,
   backends: 7,
   retainedBytes: 16 * MIB,
   leaderPid: 1,
@@ -57,27 +56,37 @@ const DATABASE: DatabaseReading = {
 
 type Minutes = Parameters<typeof judgeSoak>[0]['minutes'];
 
-function broken(
-  of: (minute: number) => { relay?: Partial<Probe>; database?: Partial<DatabaseReading> },
-): string {
-  const minutes = steps((minute) => minute).map((minute) => {
-    const { relay, database } = of(minute);
-    return {
-      fault: { kind: 'broker-reset' },
-      broken: [],
-      relays: [
-        { ...PROBE, ...relay },
-        { ...PROBE, pid: 2 },
-      ],
-      database: { ...DATABASE, ...database },
-      brokerConnections: 4,
-    };
-  });
-  return judgeSoak({
-    minutes: minutes as unknown as Minutes,
-    ownExits: [0, 0],
-    failure: undefined,
-  }).broken.join('\n');
+const EVENTS = 60_000;
+
+interface Odd {
+  readonly relay?: Partial<Probe>;
+  readonly database?: Partial<DatabaseReading>;
+  readonly streaming?: boolean;
+  readonly notMade?: string;
+  readonly committed?: number;
+}
+
+function broken(of: (minute: number) => Odd, count = MINUTES): string {
+  const minutes = steps((minute) => minute)
+    .slice(0, count)
+    .map((number) => {
+      const { relay, database, streaming = true, notMade, committed = EVENTS } = of(number);
+      return {
+        streaming,
+        notMade,
+        findings: { committed },
+        fault: { kind: 'broker-reset' },
+        broken: [],
+        relays: [
+          { ...PROBE, ...relay },
+          { ...PROBE, pid: 2 },
+        ],
+        database: { ...DATABASE, ...database },
+        brokerConnections: 4,
+      };
+    });
+  const result = { minutes: minutes as unknown as Minutes, ownExits: [0, 0], failure: undefined };
+  return judgeSoak(result, EVENTS).broken.join('\n');
 }
 
 test('a soak in which nothing grows is kept', () => {
@@ -123,6 +132,30 @@ test('a first relay that did not live for the whole time proves nothing', () => 
   assert.match(
     broken((minute) => ({ relay: { pid: minute < 3 ? 9 : 1 } })),
     /^the first relay did not live/,
+  );
+});
+
+test('a soak that is short, polls, writes little or makes no faults proves nothing', () => {
+  assert.match(
+    broken(() => ({}), 8),
+    /^the first relay led for too few minutes to be judged$/,
+  );
+  assert.match(
+    broken((number) => (number === 4 ? { streaming: false } : {})),
+    /^minute 5: the stream did not come back$/,
+  );
+  assert.match(
+    broken((number) => ({ committed: number === 0 ? 47_999 : 48_000 })),
+    /^minute 1: less than 48000 events$/,
+  );
+  const notMade = { notMade: 'there was no slot' };
+  assert.equal(
+    broken((number) => (number < 3 ? notMade : {})),
+    '',
+  );
+  assert.match(
+    broken((number) => (number < 4 ? notMade : {})),
+    /^4 faults were not made$/,
   );
 });
 
