@@ -61,6 +61,7 @@ export class Relay {
   private readonly leadership: Leadership;
   private lease: Lease | undefined;
   private stage: Stage | undefined;
+  private streamGoneMs: number | undefined = performance.now();
   private carried: CarriedProgress | undefined;
   private readonly failures = new StreamFailures();
   private readonly broker: Broker;
@@ -80,6 +81,7 @@ export class Relay {
       oldestUnsettledCommitMs: this.stage?.options.settlement.oldest?.committedAtMs,
       inFlightEvents: this.stage?.pipeline.window.events ?? 0,
       inFlightBytes: this.stage?.pipeline.window.bytes ?? 0,
+      streamGoneMs: this.streamGoneMs,
       leading: this.stage !== undefined,
     }));
     this.broker = new Broker({
@@ -221,6 +223,8 @@ export class Relay {
 
   private onStage(stage: Stage | undefined): void {
     this.stage = stage;
+    if (stage?.options.phase === 'complete') this.streamGoneMs = undefined;
+    else this.streamGoneMs ??= performance.now();
     if (!stage) return;
     // Also tells the change log that the trouble is over: the next one must not pass for a repetition.
     this.observer.changes.report('session', 'delivering', {

@@ -1,3 +1,4 @@
+import { CERTIFICATE_CODES } from './certificate-codes.ts';
 import { type Consequence, RelayError } from './errors.ts';
 
 export interface Verdict {
@@ -21,14 +22,14 @@ interface Rule extends Verdict {
   readonly message?: RegExp;
 }
 
+export const ROW_SECURITY_ADVICE =
+  'Let the user of DATABASE_URL see and remove every row of the outbox: ALTER ROLE … BYPASSRLS, or make it the owner.';
+
 /**
  * Every error of PostgreSQL, of a socket and of the host, by what it means for the relay; the first rule that fits
  * wins. Codes: https://www.postgresql.org/docs/current/errcodes-appendix.html. Brokers have tables of their own beside
  * their publishers. What is not listed is retried: unknown is never "failed".
  */
-export const ROW_SECURITY_ADVICE =
-  'Let the user of DATABASE_URL see and remove every row of the outbox: ALTER ROLE … BYPASSRLS, or make it the owner.';
-
 const RULES: readonly Rule[] = [
   // Credentials and identity
   stop('credentials', ['28P01'], 'Check user and password of DATABASE_URL, or what its secret file holds.'),
@@ -149,18 +150,7 @@ const RULES: readonly Rule[] = [
   // TLS: a certificate does not get better by itself, and every retry would be the same
   stop(
     'certificate',
-    [
-      'SELF_SIGNED_CERT_IN_CHAIN',
-      'DEPTH_ZERO_SELF_SIGNED_CERT',
-      'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
-      'UNABLE_TO_GET_ISSUER_CERT',
-      'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
-      'CERT_HAS_EXPIRED',
-      'CERT_NOT_YET_VALID',
-      'CERT_SIGNATURE_FAILURE',
-      'ERR_TLS_CERT_ALTNAME_INVALID',
-      'ERR_OSSL_X509_KEY_VALUES_MISMATCH',
-    ],
+    CERTIFICATE_CODES,
     'Give the certificate of the authority that signed the server (sslrootcert), and the name that is in it.',
   ),
 ];

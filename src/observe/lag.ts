@@ -4,6 +4,8 @@ export interface LagFacts {
   readonly oldestUnsettledCommitMs: number | undefined;
   /** What the probe of the table saw: undelivered rows that the stream has not brought, since when. */
   readonly tableSinceMs: number | undefined;
+  /** Rows are deleted at once, so that a stream alone tells of them: since when there is none. */
+  readonly streamGoneMs?: number | undefined;
   /** When the database last answered anything; at the start: when the process began to ask. */
   readonly lastAnswerMs: number;
   readonly nowMs: number;
@@ -20,7 +22,7 @@ export const SILENCE_MS = 3000;
  * while nothing is settled, also while the database is silent and may hold commits that nobody here has seen.
  */
 export function lagSeconds(facts: LagFacts): number {
-  const since = [facts.oldestUnsettledCommitMs, facts.tableSinceMs];
+  const since = [facts.oldestUnsettledCommitMs, facts.tableSinceMs, facts.streamGoneMs];
   if (facts.nowMs - facts.lastAnswerMs > SILENCE_MS) since.push(facts.lastAnswerMs);
   const oldestMs = Math.min(...since.filter((time) => time !== undefined));
   return Math.max(0, (facts.nowMs - oldestMs) / 1000 || 0);
@@ -32,6 +34,26 @@ export function lagSeconds(facts: LagFacts): number {
  */
 export function waitingSinceMs(lookBeforeMs: number, nowMs: number): number {
   return nowMs - lookBeforeMs > SILENCE_MS ? lookBeforeMs : nowMs;
+}
+
+/** Looks at the table, one a second; any one clock. */
+export interface Looks {
+  readonly beforeMs: number;
+  readonly lastMs: number;
+}
+
+/** Looks come in time while no more than this lies between them, and since the last. */
+const REGULAR_MS = 1_200;
+const YOUNG_MS = 500;
+
+/**
+ * A row that the last look met by chance on its way: it is gone milliseconds later, and would count until the next look,
+ * so that an outbox without any delay showed half a second. Where looks are late it counts, since it may have waited
+ * between them.
+ */
+export function isGlimpse(sinceMs: number, { beforeMs, lastMs }: Looks, nowMs: number): boolean {
+  const regular = lastMs - beforeMs <= REGULAR_MS && nowMs - lastMs <= REGULAR_MS;
+  return regular && lastMs - sinceMs < YOUNG_MS;
 }
 
 /** The row that comes first in the table, as looks found it. Times of one clock. */

@@ -5,7 +5,7 @@ import { qualified, quoteIdentifier } from '../postgres/identifier.ts';
 import { readOutboxTable } from '../postgres/outbox-table.ts';
 import { isNumbered, rowKey } from '../postgres/row-key.ts';
 import { isUndelivered } from '../postgres/undelivered.ts';
-import { lagSeconds, rowSinceMs, waitingSinceMs } from './lag.ts';
+import { isGlimpse, lagSeconds, rowSinceMs, waitingSinceMs, type Looks } from './lag.ts';
 import type { WalStatus } from './metrics.ts';
 import type { Observer } from './observer.ts';
 import { pause } from '../lifecycle/wait.ts';
@@ -19,6 +19,8 @@ export interface PipelineFacts {
   readonly oldestUnsettledCommitMs: number | undefined;
   readonly inFlightEvents: number;
   readonly inFlightBytes: number;
+  /** Since when no stream runs here, monotonic; undefined while one does. */
+  readonly streamGoneMs: number | undefined;
   /** This process publishes: it knows the commit times of what is in flight. */
   readonly leading: boolean;
 }
@@ -34,10 +36,12 @@ export class Monitor {
   private readonly facts: () => PipelineFacts;
   private lastAnswerMs = performance.now();
   private oldest: { seq: string; firstSeenMs: number; createdMs: number | undefined } | undefined;
-  private tableAnswerMs = this.lastAnswerMs;
+  private looks: Looks = { beforeMs: this.lastAnswerMs, lastMs: this.lastAnswerMs };
   private backlogSinceMs: number | undefined;
   private pending = 0;
   private hasCreatedAt = false;
+  /** Somebody noticed it, and the progress row says so. */
+  private deletedAtOnce = false;
 
   constructor(config: Config, observer: Observer, facts: () => PipelineFacts) {
     this.config = config;
@@ -75,9 +79,18 @@ export class Monitor {
     return lagSeconds({
       oldestUnsettledCommitMs: this.facts().oldestUnsettledCommitMs,
       tableSinceMs: this.oldestSinceMs(at),
+      streamGoneMs: this.streamGoneMs(at),
       lastAnswerMs: at(this.lastAnswerMs),
       nowMs: at(nowMs),
     });
+  }
+
+  /** On a standby the stream is another's. */
+  private streamGoneMs(at: (monotonicMs: number) => number): number | undefined {
+    const { streamGoneMs } = this.facts();
+    const deletedAtOnce = this.config.deletedAtOnce ?? this.deletedAtOnce;
+    if (streamGoneMs === undefined || !deletedAtOnce || this.observer.mode === 'standby') return undefined;
+    return at(streamGoneMs);
   }
 
   private oldestSinceMs(at: (monotonicMs: number) => number): number | undefined {
@@ -86,7 +99,9 @@ export class Monitor {
     const backlogSinceMs = at(this.backlogSinceMs ?? firstSeenMs);
     const { leading, oldestUnsettledCommitMs } = this.facts();
     const role = leading ? (oldestUnsettledCommitMs === undefined ? 'empty' : 'holds') : 'standby';
-    return rowSinceMs({ seenMs: at(firstSeenMs), createdMs, backlogSinceMs }, role);
+    const sinceMs = rowSinceMs({ seenMs: at(firstSeenMs), createdMs, backlogSinceMs }, role);
+    const looks = { beforeMs: at(this.looks.beforeMs), lastMs: at(this.looks.lastMs) };
+    return isGlimpse(sinceMs, looks, at(performance.now())) ? undefined : sinceMs;
   }
 
   get pendingEvents(): number {
@@ -132,8 +147,9 @@ export class Monitor {
     ]);
     const row = rows[0] ?? {};
     this.observer.metrics.deadLetters.set(Number(row['dead_letters'] ?? 0));
+    this.deletedAtOnce = row['deleted_at_once'] === 'true';
     const seq = row['oldest_seq'] ?? undefined;
-    const sinceMs = waitingSinceMs(this.tableAnswerMs, nowMs);
+    const sinceMs = waitingSinceMs(this.looks.lastMs, nowMs);
     this.backlogSinceMs = seq === undefined ? undefined : (this.backlogSinceMs ?? sinceMs);
     if (seq === undefined) this.oldest = undefined;
     else if (this.oldest?.seq !== seq) {
@@ -144,7 +160,7 @@ export class Monitor {
         createdMs: Number.isFinite(createdMs) ? createdMs : undefined,
       };
     }
-    this.tableAnswerMs = nowMs;
+    this.looks = { beforeMs: this.looks.lastMs, lastMs: nowMs };
     const counted = Number(row['counted'] ?? 0);
     this.pending = Number(row['estimated'] ?? counted);
   }
@@ -160,6 +176,7 @@ export class Monitor {
     // Without clean-up nothing in the table tells a delivered row from another; then the progress row does, roughly.
     const progress = qualified(outbox.schema, 'outbox_relay_progress');
     const settled = `(select coalesce(max(settled_seq), -1) from ${progress} where slot_name = $1)`;
+    const deletedAtOnce = `(select deleted_at_once::text from ${progress} where slot_name = $1) as deleted_at_once`;
     const waiting =
       cleanup === 'none' ? `where ${seq} > ${settled}` : `where ${isUndelivered(outbox, cleanup)}`;
     const newest = `(select ${seq} from ${table} o ${waiting} order by ${seq} desc limit 1)`;
@@ -167,7 +184,7 @@ export class Monitor {
     return `with waiting as materialized (
         select ${seq} as seq, ${created} as created from ${table} o ${waiting} order by ${order} limit ${MAX_COUNTED}),
       counted as (select count(*) as rows, ${outbox.numbered ? 'min(seq)' : '(select seq from waiting limit 1)'} as oldest_seq from waiting)
-      select ${deadLetters}, c.rows as counted, c.oldest_seq,
+      select ${deadLetters}, ${deletedAtOnce}, c.rows as counted, c.oldest_seq,
         (select extract(epoch from created) * 1000 from waiting w where w.seq = c.oldest_seq limit 1) as oldest_ms,
         case when c.rows = ${MAX_COUNTED} then ${outbox.numbered ? `${newest} - c.oldest_seq + 1` : `(select count(*) from ${table})`} end as estimated
       from counted c`;

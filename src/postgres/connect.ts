@@ -21,6 +21,8 @@ const CONTROL_SETTINGS: Readonly<Record<string, string>> = {
   statement_timeout: '60s',
   lock_timeout: '10s',
   idle_in_transaction_session_timeout: '60s',
+  // A role's default would cut connections that wait: for events, or beside a slot in the making.
+  idle_session_timeout: '0',
   // A role's default of serializable would make the clean-up fail with conflicts.
   default_transaction_isolation: 'read committed',
   // A policy that hides rows from the relay would lose them without a word: an error instead.

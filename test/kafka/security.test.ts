@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+import { createServer } from 'node:tls';
 import { after, before, test } from 'node:test';
 import type { KafkaConfig, TlsConfig } from '../../src/config/config.ts';
 import { startKafka, type KafkaServer } from '../../src/demo/services/kafka.ts';
@@ -217,6 +220,29 @@ for (const client of CLIENTS) {
         await assertDelivers(driver);
       },
     );
+  });
+
+  test(`${client}: the name of the broker goes with the first message of TLS`, async () => {
+    const names: string[] = [];
+    const server = createServer({
+      cert: sasl.certificates?.server.certPem,
+      key: sasl.certificates?.server.keyPem,
+      SNICallback: (name, done) => {
+        names.push(name);
+        done(new Error('not here'));
+      },
+    });
+    server.on('tlsClientError', () => undefined).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    try {
+      const { port } = server.address() as AddressInfo;
+      await withDriver({ brokers: [`localhost:${port}`], ssl: tls() }, async (driver) => {
+        await assert.rejects(connect(driver), RelayError);
+      });
+      assert.equal(names[0], 'localhost');
+    } finally {
+      server.close();
+    }
   });
 
   test(`${client}: P10 a listener of another kind is told apart as far as it can be`, async () => {

@@ -62,6 +62,20 @@ describe('the outbox table changes under the stream', () => {
     assert.deepEqual(numbers(), [1, 2, 3]);
   });
 
+  test('P2 P8 a second outbox joins the publication while the first one streams: each keeps its own', async () => {
+    await streaming();
+    await scene.sql('create table outbox2 (like outbox including all)');
+    await scene.sql('alter publication outbox_relay add table outbox2');
+    for (const n of [101, 102])
+      await scene.sql(
+        `insert into outbox2 (aggregatetype, aggregateid, type, payload) values ('order', 'k', 't', '{"n": ${n}}')`,
+      );
+    await scene.insert(2, 3);
+    await scene.untilEmpty();
+    assert.deepEqual(numbers(), [1, 2, 3, 4]);
+    assert.equal(await scene.count('outbox2'), 2);
+  });
+
   test('P1 a column that the address needs is renamed: waited for, not parked', async () => {
     const running = await streaming();
     await scene.untilEmpty();

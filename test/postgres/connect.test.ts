@@ -160,11 +160,17 @@ describe('connections to PostgreSQL', () => {
 
   test('statements of the relay have limits of time', async () => {
     await using(connection(plain), async (client) => {
-      const settings = ['statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'jit'];
+      const settings = [
+        'statement_timeout',
+        'lock_timeout',
+        'idle_in_transaction_session_timeout',
+        'idle_session_timeout',
+        'jit',
+      ];
       const shown = await client.query(
         `select ${settings.map((s) => `current_setting('${s}') as ${s}`).join()}`,
       );
-      assert.deepEqual(Object.values(shown.rows[0]), ['1min', '10s', '1min', 'off']);
+      assert.deepEqual(Object.values(shown.rows[0]), ['1min', '10s', '1min', '0', 'off']);
     });
   });
 

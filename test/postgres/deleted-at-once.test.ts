@@ -75,6 +75,8 @@ describe('an application that deletes its rows at once', () => {
       // Not the settings are wrong: a process that ended would only be started again.
       const restarted = scene.relay(relay.publisher, { DELETED_AT_ONCE: 'yes' });
       await restarted.logged(/halted: this needs a person.*possible-loss/);
+      // P9: no row tells of what waits.
+      await until(() => restarted.relay.lagSeconds > 2, { what: 'the lag to grow while nothing streams' });
       await restarted.stop();
       // What the line says to do.
       await scene.sql(`update outbox_relay_progress set handover = 'polling' where slot_name = $1`, [

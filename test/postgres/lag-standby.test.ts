@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { loadConfig } from '../../src/config/load.ts';
 import { DatabaseClock } from '../../src/observe/lag.ts';
 import { createLogger } from '../../src/observe/log.ts';
@@ -7,6 +8,7 @@ import { createMetrics } from '../../src/observe/metrics.ts';
 import { Monitor } from '../../src/observe/monitor.ts';
 import { Observer } from '../../src/observe/observer.ts';
 import { CaptureScene } from '../support/capture.ts';
+import { quantile } from '../support/statistics.ts';
 import { until } from '../support/until.ts';
 
 /** What a relay shows that stands by: it knows what the database tells, and nothing else. */
@@ -31,6 +33,7 @@ class StandbyMonitor {
       oldestUnsettledCommitMs: undefined,
       inFlightEvents: 0,
       inFlightBytes: 0,
+      streamGoneMs: 0,
       leading: false,
     }));
     this.ended = this.monitor.run(this.over.signal);
@@ -80,4 +83,25 @@ describe('P9 the lag on a standby', () => {
       assert.ok(standby.monitor.lagSeconds() < 30);
     });
   }
+
+  test('a steady flow without delay shows none, on the leader neither', async () => {
+    const leader = await scene.streaming();
+    const here = (standby = new StandbyMonitor(scene.env));
+    await standby.pending(0);
+    const seen = { leader: [] as number[], standby: [] as number[] };
+    const endMs = performance.now() + 4_000;
+    const flow = async (): Promise<void> => {
+      for (let n = 1; performance.now() < endMs; n++) await scene.insert(1, n);
+    };
+    const look = async (): Promise<void> => {
+      while (performance.now() < endMs) {
+        seen.leader.push(leader.relay.lagSeconds);
+        seen.standby.push(here.monitor.lagSeconds());
+        await sleep(20);
+      }
+    };
+    await Promise.all([flow(), look()]);
+    // A look that finds a row on its way must not count it until the next one: that would be half a second on average.
+    for (const lags of Object.values(seen)) assert.ok(quantile(lags, 0.8) < 0.2, `${quantile(lags, 0.8)} s`);
+  });
 });

@@ -5,6 +5,7 @@ import type { RabbitmqConfig } from '../../src/config/config.ts';
 import { startRabbitmq } from '../../src/demo/services/rabbitmq.ts';
 import type { RabbitmqServer } from '../../src/demo/services/rabbitmq.ts';
 import type { Message } from '../../src/pipeline/envelope/message.ts';
+import { ROUTE_REFUSED } from '../../src/pipeline/publish/missing-targets.ts';
 import { bindQueue } from '../support/consume-rabbitmq.ts';
 import type { BoundQueue } from '../support/consume-rabbitmq.ts';
 import { uniqueName } from '../support/names.ts';
@@ -195,6 +196,24 @@ describe('RabbitMQ publisher, outages', { timeout: 300_000 }, () => {
     await assertDelivered(other, bad);
     await assertDelivered(queue, good);
     assert.deepEqual(owner.fatal, []);
+  });
+
+  test('P10 a routing key that the user may not use is a route of its own: others of the exchange go together', async (t) => {
+    const { exchange, queue } = await setUp(t);
+    await server.ctl('add_user', 'restricted', 'secret');
+    await server.ctl('set_permissions', '-p', '/', 'restricted', '.*', '.*', '.*');
+    await server.ctl('set_topic_permissions', '-p', '/', 'restricted', exchange, '^key', '.*');
+    const url = server.url.replace('guest:guest', 'restricted:secret');
+    const harness = await Harness.connected(rabbitmqConfig(url));
+    t.after(async () => await harness.close());
+    const bad = message(exchange, { key: 'forbidden', routingKey: 'forbidden' });
+    const good = messages(exchange, 30);
+    await harness.send([bad, ...good]);
+    assert.deepEqual(codes(await harness.send([bad])), [ROUTE_REFUSED]);
+    await harness.sendUntilDurable(good);
+    const [again] = await harness.send([bad]);
+    assert.ok(again?.kind === 'rejected' && !again.permanent && again.missingDestination === true);
+    await assertDelivered(queue, good);
   });
 });
 

@@ -1,6 +1,9 @@
 import * as format from '../formats.ts';
 import type { Group, Option } from './option.ts';
 
+/** Longer than any broker takes, and what is added to it still fits a timer. */
+const MOST_TIMEOUT_MS = 600_000;
+
 /** Where the events go. */
 export const BROKER_OPTIONS = {
   BROKER: {
@@ -44,7 +47,7 @@ export const BROKER_OPTIONS = {
     group: 'kafka',
     doc: 'Without an answer for so long, the outcome of a request is unknown and it is sent again.',
     default: '30000',
-    format: format.milliseconds(1000),
+    format: format.milliseconds(1000, MOST_TIMEOUT_MS),
   },
   KAFKA_SSL_ENABLED: {
     group: 'kafka',
@@ -149,7 +152,7 @@ export const BROKER_OPTIONS = {
     group: 'rabbitmq',
     doc: 'Without a confirm for so long, the outcome is unknown and the message is sent again.',
     default: '30000',
-    format: format.milliseconds(1000),
+    format: format.milliseconds(1000, MOST_TIMEOUT_MS),
   },
   RABBITMQ_SSL_CA: pem(
     'rabbitmq',

@@ -1,8 +1,11 @@
 import type { Message } from '../envelope/message.ts';
 import type { Outcome } from './publisher.ts';
 
-/** Code of a refusal that concerns a route, not the whole destination. */
+/** RabbitMQ lets this user send to the exchange, but not with this routing key. */
+export const ROUTE_REFUSED = 'route-refused';
 const UNROUTABLE = 'unroutable';
+/** Refusals that concern a route, not the whole destination. */
+const OF_ROUTE: ReadonlySet<string> = new Set([UNROUTABLE, ROUTE_REFUSED]);
 
 /** Missing routes are remembered by routing key; so many at most, the oldest are forgotten and get a new grace. */
 const MAX_MISSING_REMEMBERED = 10_000;
@@ -42,7 +45,7 @@ export class MissingTargets {
 
 /** A missing route concerns one routing key: other messages of its exchange arrive and prove nothing for it. */
 export function targetOf(message: Message, code: string): string {
-  return code === UNROUTABLE ? `${message.destination}\0${message.routingKey}` : message.destination;
+  return OF_ROUTE.has(code) ? `${message.destination}\0${message.routingKey}` : message.destination;
 }
 
 export function isMissing(outcome: Outcome | undefined): outcome is Extract<Outcome, { kind: 'rejected' }> {

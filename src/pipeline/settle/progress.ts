@@ -41,6 +41,13 @@ const POSITIONS: Readonly<Record<Phase, string>> = {
   complete: 'durable_lsn = $3::pg_lsn, beyond = coalesce($4::bigint[], beyond)',
 };
 
+/** What is still true when a statement arrives late, by a connection that was given up and had sent it before. */
+const NOT_BACK: Readonly<Record<Phase, string>> = {
+  polling: 'true',
+  table: 'true',
+  complete: 'durable_lsn <= $3::pg_lsn',
+};
+
 /** No run is so long; the distance of a row that no write is about can be anything, and must not fail the statement. */
 const BEYOND_EVERY_RUN = 2_000_000_000;
 
@@ -72,17 +79,36 @@ export class ProgressStore {
     return { slotName, whileLeading };
   }
 
-  /** The leader of this token has begun: from here on nothing that an earlier one writes counts. */
+  /**
+   * The leader of this token has begun: from here on nothing that an earlier one writes counts. Throws `stop` where the
+   * row speaks of another table: its position says nothing about ours, and would pass over events of both.
+   */
   async claim(client: Client): Promise<void> {
     const { outbox, slotName } = this.config;
+    const table = `${outbox.schema}.${outbox.table}`;
     const { rowCount } = await client.query(
       `insert into ${this.progress} as p (slot_name, outbox_table, lease_token) values ($1, $2, $3)
-       on conflict (slot_name) do update set lease_token = excluded.lease_token,
-              outbox_table = excluded.outbox_table
-        where p.lease_token <= excluded.lease_token`,
-      [slotName, `${outbox.schema}.${outbox.table}`, this.token],
+       on conflict (slot_name) do update set lease_token = excluded.lease_token
+        where p.lease_token <= excluded.lease_token and p.outbox_table = excluded.outbox_table`,
+      [slotName, table, this.token],
     );
-    if (rowCount !== 1) throw progressLost();
+    if (rowCount === 1) return;
+    const { rows } = await client.query<{ other: string }>(
+      `select outbox_table as other from ${this.progress} where slot_name = $1 and outbox_table <> $2`,
+      [slotName, table],
+    );
+    throw rows[0] === undefined ? progressLost() : this.otherTable(rows[0].other, table);
+  }
+
+  private otherTable(other: string, table: string): RelayError {
+    const { slotName } = this.config;
+    const where = `where slot_name = ${quoteLiteral(slotName)}`;
+    const message = `SLOT_NAME ${slotName} belongs to the outbox ${other}, and this relay is for ${table}`;
+    return new RelayError('stop', 'slot-of-other-table', message, {
+      advice:
+        'Give each outbox a SLOT_NAME of its own. If the table was renamed: ' +
+        `update ${this.progress} set outbox_table = ${quoteLiteral(table)} ${where};`,
+    });
   }
 
   async read(client: Client): Promise<Progress | undefined> {
@@ -230,6 +256,7 @@ export class ProgressStore {
     return `with noted as (
       update ${this.progress} set ${position}${note}, updated_at = clock_timestamp()
        where slot_name = $1 and slot_created_lsn = $2::pg_lsn and handover = '${phase}' and lease_token = ${this.token}
+         and ${NOT_BACK[phase]}
       returning 1),
       ${parking ? parked : ''}
       removed as (${this.removal(scattered)})

@@ -135,7 +135,7 @@ const TABLE_OF_BAD_INPUT: readonly (readonly [Record<string, string>, ...string[
   ],
   [
     { ...KAFKA, KAFKA_REQUEST_TIMEOUT_MS: '30s' },
-    'KAFKA_REQUEST_TIMEOUT_MS: expected milliseconds as a whole number of at least 1000, got "30s"',
+    'KAFKA_REQUEST_TIMEOUT_MS: expected milliseconds as a whole number from 1000 to 600000, got "30s"',
   ],
   [{ ...KAFKA, KAFKA_SSL_ENABLED: 'yes' }, 'KAFKA_SSL_ENABLED: expected true or false, got "yes"'],
   [

@@ -5,6 +5,7 @@ import {
   DatabaseClock,
   type LagFacts,
   SILENCE_MS,
+  isGlimpse,
   lagSeconds,
   rowSinceMs,
   waitingSinceMs,
@@ -15,6 +16,7 @@ const perhaps = fc.option(time, { nil: undefined });
 const facts: fc.Arbitrary<LagFacts> = fc.record({
   oldestUnsettledCommitMs: perhaps,
   tableSinceMs: perhaps,
+  streamGoneMs: perhaps,
   lastAnswerMs: time,
   nowMs: time,
 });
@@ -28,10 +30,10 @@ test('P9 lag is never negative and never anything but a finite number', () => {
   );
 });
 
-test('P9 lag is at least the age of the oldest event, in the stream or in the table', () => {
+test('P9 lag is at least the age of the oldest event, in the stream, in the table, or of the time without a stream', () => {
   fc.assert(
     fc.property(facts, (given) => {
-      for (const since of [given.oldestUnsettledCommitMs, given.tableSinceMs])
+      for (const since of [given.oldestUnsettledCommitMs, given.tableSinceMs, given.streamGoneMs])
         if (since !== undefined) assert.ok(lagSeconds(given) >= (given.nowMs - since) / 1000);
     }),
   );
@@ -48,6 +50,16 @@ test('P9 lag grows with the clock while nothing is settled', () => {
       if (before > 0) assert.ok(Math.abs(after - before - elapsedMs / 1000) < 1e-5);
     }),
   );
+});
+
+test('P9 a row counts from the second look on, at once where it says that it is old, and where looks are late', () => {
+  const looks = { beforeMs: 10_000, lastMs: 11_000 };
+  assert.equal(isGlimpse(11_000, looks, 11_900), true);
+  assert.equal(isGlimpse(10_990, looks, 11_900), true);
+  assert.equal(isGlimpse(10_000, looks, 11_900), false, 'seen by the look before');
+  assert.equal(isGlimpse(3_000, looks, 11_900), false, 'old by its own time');
+  assert.equal(isGlimpse(11_000, looks, 12_300), false, 'the next look is late');
+  assert.equal(isGlimpse(11_000, { ...looks, beforeMs: 9_000 }, 11_900), false, 'this one was late');
 });
 
 test('P9 a database that does not answer is lag since its last answer', () => {

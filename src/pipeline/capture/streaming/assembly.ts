@@ -86,11 +86,10 @@ export class TransactionAssembly implements PgoutputHandler {
     if (schema === outbox.schema && table === outbox.table) return true;
     if (outbox.oids.has(oid)) return true;
     if (!complete || outbox.others.has(oid)) return false;
-    // It can only be a partition of before, as long as nothing else is published.
-    if (outbox.alone) return true;
-    // A partition that was made since the catalog was read, or somebody's table: the next session knows.
+    // A partition or somebody's table that came since the catalog was read: the next session knows.
     this.askOnce(oid, 'whose', () => relationUnknown(`${schema}.${table}`));
-    return false;
+    // The catalog knows it no more. It can only have been a partition, as long as nothing else is published.
+    return outbox.alone;
   }
 
   /**

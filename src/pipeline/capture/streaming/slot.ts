@@ -112,8 +112,8 @@ export class ReplicationSession {
 
   static async open(config: ClientConfig, signal: AbortSignal): Promise<ReplicationSession> {
     signal.throwIfAborted();
-    // Creating a slot waits for every running transaction, however long; a statement timeout must not end that.
-    const options = `${config.options ?? ''} -c statement_timeout=0`;
+    // Creating a slot waits for every running transaction, however long, by its lock: no timeout must end that.
+    const options = `${config.options ?? ''} -c statement_timeout=0 -c lock_timeout=0`;
     const client = new PgClient({ ...config, options, replication: 'database' } as ClientConfig);
     client.on('error', () => undefined);
     const session = new ReplicationSession(client, signal);

@@ -21,6 +21,8 @@ interface Node extends Address {
   readonly backoff: Backoff;
   /** No attempt before this time, `performance.now()`. */
   notBefore: number;
+  /** Why the last attempt failed. */
+  failure: string | undefined;
 }
 
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -135,6 +137,11 @@ export class Cluster {
     return Math.min(CONNECT_TIMEOUT_MS, this.config.requestTimeoutMs);
   }
 
+  /** Of each broker that there is no link to and whose last attempt failed: why. */
+  unreachable(): string[] {
+    return [...this.nodes.values()].flatMap(({ failure }) => (failure === undefined ? [] : [failure]));
+  }
+
   /** Any link that is open. */
   anyLink(): BrokerLink | undefined {
     for (const node of this.nodes.values()) if (node.link !== undefined) return node.link;
@@ -155,6 +162,7 @@ export class Cluster {
       this.adopt(nodeId, node, link);
     } catch (error) {
       node.notBefore = performance.now() + node.backoff.next();
+      node.failure = messageOf(error);
       if (error instanceof RelayError && error.consequence === 'stop') this.events.onFatal(error);
     } finally {
       node.opening = false;
@@ -164,6 +172,7 @@ export class Cluster {
 
   private adopt(nodeId: number, node: Node, link: BrokerLink): void {
     node.link = link;
+    node.failure = undefined;
     node.backoff.reset();
     link.onClose((reason) => {
       if (node.link !== link) return;
@@ -201,7 +210,15 @@ export class Cluster {
       if (known !== undefined && sameAddress(known, { host, port })) continue;
       known?.link?.destroy(new Error('the broker has moved to another address'));
       const backoff = new Backoff({ firstMs: 100, maxMs: 5000 });
-      const node: Node = { host, port, link: undefined, opening: false, backoff, notBefore: 0 };
+      const node: Node = {
+        host,
+        port,
+        link: undefined,
+        opening: false,
+        backoff,
+        notBefore: 0,
+        failure: undefined,
+      };
       this.nodes.set(nodeId, node);
     }
     this.adoptStrangers();

@@ -1,3 +1,4 @@
+import { CERTIFICATE_CODES } from '../../../errors/certificate-codes.ts';
 import { type Consequence, RelayError } from '../../../errors/errors.ts';
 
 /** What an error code of a broker means for the messages, and for the operator. */
@@ -98,6 +99,7 @@ const TLS_ADVICE: Readonly<Record<string, string>> = {
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "Give the CA of the broker's certificate as KAFKA_SSL_CA_FILE.",
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: "Give the CA of the broker's certificate as KAFKA_SSL_CA_FILE.",
   CERT_HAS_EXPIRED: "The broker's certificate has expired: renew it.",
+  CERT_NOT_YET_VALID: "The broker's certificate is not valid yet: check the clocks, and the certificate.",
   ERR_TLS_CERT_ALTNAME_INVALID:
     "The broker's certificate is for another host name: use that name in KAFKA_BROKERS and advertised.listeners.",
   EPROTO:
@@ -132,6 +134,7 @@ export function connectError(error: unknown, broker: string): RelayError {
 function isTlsError(code: string, message: string): boolean {
   return (
     code in TLS_ADVICE ||
+    CERTIFICATE_CODES.some((known) => known === code) ||
     code.startsWith('ERR_TLS') ||
     code.startsWith('ERR_SSL') ||
     /PEM|\bSSL\b/.test(message)

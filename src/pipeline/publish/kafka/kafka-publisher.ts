@@ -246,7 +246,8 @@ class KafkaPublisher implements Publisher {
   private nudgeLater(): void {
     this.nudgeTimer ??= setTimeout(() => {
       this.nudgeTimer = undefined;
-      this.answerJudged(judgeAge(this.unrouted, performance.now() - this.config.requestTimeoutMs));
+      const sinceMs = performance.now() - this.config.requestTimeoutMs;
+      this.answerJudged(judgeAge(this.unrouted, sinceMs, this.cluster.unreachable()));
       this.refresh(new Set(this.unrouted.map((group) => group.topic)));
       this.route();
     }, NUDGE_MS);

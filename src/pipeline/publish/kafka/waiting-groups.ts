@@ -34,11 +34,16 @@ export function judgeProblems(
   return judged;
 }
 
-/** What was handed over before `sinceMs` and found no broker is answered, so that nothing waits unseen. */
-export function judgeAge(groups: readonly Group[], sinceMs: number): Judged {
+/**
+ * What was handed over before `sinceMs` and found no broker is answered, so that nothing waits unseen. `unreachable`: what
+ * keeps us from brokers that the others tell of; the commonest cause are advertised addresses that are not ours to reach.
+ */
+export function judgeAge(groups: readonly Group[], sinceMs: number, unreachable: readonly string[]): Judged {
   const judged: Judged = { waiting: [], answered: [] };
   for (const group of groups) {
-    const reason = `No broker leads ${group.topicPartition} or it can't be reached.`;
+    const reason = [`No broker leads ${group.topicPartition} or it can't be reached.`, ...unreachable].join(
+      ' ',
+    );
     if (group.since >= sinceMs) judged.waiting.push(group);
     else judged.answered.push({ group, outcome: unknown('no-leader', reason) });
   }

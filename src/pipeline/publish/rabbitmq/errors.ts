@@ -1,6 +1,8 @@
 import { RelayError } from '../../../errors/errors.ts';
 import type { Consequence } from '../../../errors/errors.ts';
+import { CERTIFICATE_CODES } from '../../../errors/certificate-codes.ts';
 import { messageOf } from '../../../errors/thrown.ts';
+import { ROUTE_REFUSED } from '../missing-targets.ts';
 import type { Outcome } from '../publisher.ts';
 
 interface Rule {
@@ -32,7 +34,8 @@ const BY_REPLY_CODE: ReadonlyMap<number, Rule> = new Map<number, Rule>([
     {
       consequence: 'retry',
       code: 'access-refused',
-      advice: 'Grant the user write permission on the exchange (rabbitmqctl set_permissions).',
+      advice:
+        'Grant the user write permission on the exchange (rabbitmqctl set_permissions), and on the routing key where topics are restricted.',
       causedByMessage: true,
     },
   ],
@@ -123,11 +126,7 @@ const BY_SOCKET_CODE: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   ['EHOSTUNREACH', unreachable('host-unreachable')],
   ['ENETUNREACH', unreachable('host-unreachable')],
   ['ETIMEDOUT', unreachable('connect-timeout')],
-  ['DEPTH_ZERO_SELF_SIGNED_CERT', certificate(CHECK_CA)],
-  ['SELF_SIGNED_CERT_IN_CHAIN', certificate(CHECK_CA)],
-  ['UNABLE_TO_VERIFY_LEAF_SIGNATURE', certificate(CHECK_CA)],
-  ['UNABLE_TO_GET_ISSUER_CERT', certificate(CHECK_CA)],
-  ['UNABLE_TO_GET_ISSUER_CERT_LOCALLY', certificate(CHECK_CA)],
+  ...CERTIFICATE_CODES.map((code) => [code, certificate(CHECK_CA)] as const),
   ['CERT_HAS_EXPIRED', certificate('Renew the certificate of the broker, or of its authority.')],
   ['CERT_NOT_YET_VALID', certificate('Check the clocks and the certificate of the broker.')],
   [
@@ -235,15 +234,21 @@ export function lostOutcome(error: unknown): Outcome {
 export function culpritOutcome(error: unknown): Outcome {
   const rule = ruleOf(error);
   if (rule.causedByMessage !== true || rule.provesNothing === true) return lostOutcome(error);
+  const text = messageOf(error);
   return {
     kind: 'rejected',
-    code: maxSizeIn(messageOf(error)) === undefined ? rule.code : 'message-too-large',
-    reason: `${messageOf(error)}. ${rule.advice}`,
+    code: ofRoute(text) ? ROUTE_REFUSED : maxSizeIn(text) === undefined ? rule.code : 'message-too-large',
+    reason: `${text}. ${rule.advice}`,
     permanent: rule.consequence === 'park',
     scope: 'event',
     // A permission that is being changed needs a person, as a missing exchange does: attempts in a row would park in seconds.
     ...(['exchange-missing', 'access-refused'].includes(rule.code) ? { missingDestination: true } : {}),
   };
+}
+
+/** RabbitMQ (topic permissions): "access to topic 'a.b' in exchange 'x' in vhost '/' refused for user 'u'". */
+function ofRoute(text: string): boolean {
+  return /access to topic '/.test(text);
 }
 
 /** Whom a closure is about, as far as its code and text tell. */
@@ -259,6 +264,7 @@ export function blameOf(error: unknown): Blame {
   const text = messageOf(error);
   const code = property(error, 'code');
   if (code === 404 && /no exchange '/.test(text)) return { kind: 'missing-exchange' };
+  if (ofRoute(text)) return { kind: 'some-message' };
   const refused = code === 403 ? /exchange '([^']*)'/.exec(text)?.[1] : undefined;
   if (refused !== undefined) return { kind: 'refused-exchange', exchange: refused };
   const maxBytes = maxSizeIn(text);

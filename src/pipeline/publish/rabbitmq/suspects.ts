@@ -1,9 +1,13 @@
 import type { Message } from '../../envelope/message.ts';
+import { ROUTE_REFUSED } from '../missing-targets.ts';
 import type { Outcome } from '../publisher.ts';
 import type { Blame } from './errors.ts';
 
 /** Successes in a row on the probe channel after which a refused exchange is trusted again. */
 const SUCCESSES_TO_TRUST = 100;
+
+/** They wait as for a missing destination, and close a channel each time. */
+const REFUSALS: ReadonlySet<string> = new Set(['access-refused', ROUTE_REFUSED]);
 
 /**
  * Which messages may close a channel and so fail their neighbours. RabbitMQ does not say which message it closed a
@@ -74,7 +78,7 @@ export class Suspects {
     const culprit = outcome.kind === 'rejected';
     // A culprit that is tried again must not hurt its neighbours the next time. A missing exchange hurts nobody: it is
     // checked before anything is sent there.
-    if (culprit && (outcome.missingDestination !== true || outcome.code === 'access-refused')) {
+    if (culprit && (outcome.missingDestination !== true || REFUSALS.has(outcome.code))) {
       this.suspect(message);
     } else this.messages.delete(message);
     const successes = this.exchanges.get(message.destination);

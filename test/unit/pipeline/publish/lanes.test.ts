@@ -5,6 +5,7 @@ import type { Message } from '../../../../src/pipeline/envelope/message.ts';
 import type { Delivery } from '../../../../src/pipeline/publish/lane.ts';
 import { Lanes, type LanePolicy, type Verdict } from '../../../../src/pipeline/publish/lanes.ts';
 import { DURABLE, type Outcome } from '../../../../src/pipeline/publish/publisher.ts';
+import { ROUTE_REFUSED } from '../../../../src/pipeline/publish/missing-targets.ts';
 import { messageOf } from '../builders.ts';
 
 const UNKNOWN: Outcome = { kind: 'unknown', code: 'away', reason: 'no answer' };
@@ -139,6 +140,19 @@ describe('Lanes', () => {
     const [first, second] = lanes.take(10, 1e9, 1_100) as [Delivery, Delivery];
     lanes.answer(first, UNROUTABLE, 1_100);
     assert.deepEqual(seqsOf(lanes.answer(second, DURABLE, 1_100)), [1, 2]);
+  });
+
+  it('P10 a refused route is given up although its exchange takes other messages all the time', () => {
+    for (const refused of [UNROUTABLE, { ...UNROUTABLE, code: ROUTE_REFUSED }]) {
+      const lanes = lanesOf({ topicGraceMs: 1_000 }, (_, key) => String(key));
+      lanes.add(messageOf(1, { key: 'a', routingKey: 'forbidden' }));
+      for (let nowMs = 0; nowMs < 1_000; nowMs += 200) {
+        assert.deepEqual(round(lanes, refused, nowMs).verdicts, []);
+        lanes.add(messageOf(2 + nowMs, { key: 'b', routingKey: 'fine' }));
+        assert.equal(round(lanes, DURABLE, nowMs).verdicts.length, 1);
+      }
+      assert.equal(round(lanes, refused, 1_000).verdicts[0]?.kind, 'park');
+    }
   });
 
   it('P10 P7 what has no destination holds at most its share of the window', () => {

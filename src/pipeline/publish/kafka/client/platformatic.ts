@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { createSecureContext } from 'node:tls';
 
 import {
@@ -47,7 +48,11 @@ export class PlatformaticTransport implements Transport {
       requestTimeout: NEVER_MS,
       // Nothing may wait unseen behind others.
       maxInflights: 1000,
-      ...(config.ssl !== undefined && { tls: tlsOptions(config.ssl) }),
+      // The name goes with the first message: what stands before the broker may choose by it whose certificate it shows.
+      ...(config.ssl !== undefined && {
+        tls: tlsOptions(config.ssl),
+        tlsServerName: isIP(options.host) === 0,
+      }),
       ...(config.sasl !== undefined && { sasl: this.saslOptions(config.sasl) }),
     });
     // Without a listener it would end the process. Whoever waits for something is told by that.

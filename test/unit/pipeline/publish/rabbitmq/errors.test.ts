@@ -54,6 +54,10 @@ describe('errors of RabbitMQ', () => {
         `Channel closed by server: 404 (NOT-FOUND) with message "NOT_FOUND - no exchange 'x' in vhost '/'"`,
       ),
       withCode(403, `ACCESS_REFUSED - write access to exchange 'orders' in vhost '/' refused for user 'u'`),
+      withCode(
+        403,
+        `ACCESS_REFUSED - access to topic 'a.b' in exchange 'orders' in vhost '/' refused for user 'u'`,
+      ),
       withCode(406, 'PRECONDITION_FAILED - message size 100001 is larger than configured max size 100000'),
       withCode(406, 'PRECONDITION_FAILED - invalid message'),
       withCode(501, 'FRAME_ERROR'),
@@ -64,6 +68,7 @@ describe('errors of RabbitMQ', () => {
     assert.deepEqual(kinds, [
       { kind: 'missing-exchange' },
       { kind: 'refused-exchange', exchange: 'orders' },
+      { kind: 'some-message' },
       { kind: 'size', maxBytes: 100_000 },
       { kind: 'some-message' },
       { kind: 'some-message' },
