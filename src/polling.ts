@@ -5,7 +5,7 @@ import { TablePoll } from './pipeline/capture/polling/table-poll.ts';
 import { listenForWakeUps } from './pipeline/capture/polling/wake-up.ts';
 import { BEFORE_ALL } from './pipeline/capture/polling/table-reader.ts';
 import { toRuns, type Identity, type Run } from './pipeline/settle/settled-runs.ts';
-import { Settlement, type Write } from './pipeline/settle/settlement.ts';
+import { BEYOND_EVERYTHING, Settlement, type Write } from './pipeline/settle/settlement.ts';
 import { parseSnapshot, sees } from './postgres/snapshot.ts';
 import { Stage, type StageEnd, type StageOptions } from './stage.ts';
 import { pause } from './lifecycle/wait.ts';
@@ -16,6 +16,8 @@ export interface PollingOptions extends Omit<
 > {
   /** Makes the slot to stream from afterwards, or throws why not; undefined: the table is polled until the stop. */
   readonly makeSlot: ((signal: AbortSignal) => Promise<MadeSlot>) | undefined;
+  /** Delivered by the stream, and their rows are not visible yet: they are removed once they are, and not sent. */
+  readonly unseen: readonly Identity[];
   /** Streaming was tried just now. */
   readonly failedBefore: boolean;
   readonly onSlotFailure: (error: unknown) => void;
@@ -72,12 +74,17 @@ class Polling {
   constructor(options: PollingOptions) {
     this.options = options;
     this.ending = AbortSignal.any([this.over.signal, options.stop]);
-    const { config, client, store } = options;
+    const { config, client, store, unseen } = options;
     this.source = new TablePoll({ config, client, flush: () => store.touch(client) });
     this.stage = new Stage({
       ...options,
       source: this.source,
-      settlement: new Settlement({ position: BigInt(BEFORE_ALL), before: [], beforeUntil: 0n }),
+      settlement: new Settlement({
+        position: BigInt(BEFORE_ALL),
+        before: toRuns(unseen),
+        beforeUntil: BEYOND_EVERYTHING,
+        unseen,
+      }),
       phase: 'polling',
       slotCreatedLsn: 0n,
       finish: this.finish.signal,
@@ -105,9 +112,9 @@ class Polling {
     return { made, beyond: this.broughtAgain(made) };
   }
 
-  private written({ settled }: Write): void {
+  private written({ settled, retried }: Write): void {
     this.writtenMs = performance.now();
-    this.source.removed(settled.map(({ event }) => event));
+    this.source.removed([...settled.map(({ event }) => event), ...retried]);
     if (!this.remembered) return;
     for (const { event } of settled) this.remembered.push({ seq: event.seq, xid: event.xid });
     if (this.remembered.length > MAX_REMEMBERED) this.giveUpSlot.abort(new Error('it takes too long'));

@@ -17,7 +17,7 @@ import type { Publisher } from './pipeline/publish/publisher.ts';
 import type { Address } from './pipeline/envelope/router.ts';
 import { ProgressStore, type Progress } from './pipeline/settle/progress.ts';
 import type { Identity } from './pipeline/settle/settled-runs.ts';
-import { Settlement } from './pipeline/settle/settlement.ts';
+import { BEYOND_EVERYTHING, Settlement } from './pipeline/settle/settlement.ts';
 import { pollTable, type PollingOptions } from './polling.ts';
 import { disconnect } from './postgres/connect.ts';
 import { readEndOfLog, readInstallation, readTimeline } from './postgres/log-position.ts';
@@ -54,8 +54,6 @@ export interface SessionEnd {
   /** Something was read and sent, or could have been. */
   readonly led: boolean;
 }
-
-const BEYOND_EVERYTHING = 2n ** 64n;
 
 /** One period of leading: from the first connection to its loss, or to the end of the process. */
 export class Session {
@@ -208,6 +206,7 @@ export class Session {
       store: this.store,
       makeSlot: given.makeSlot,
       failedBefore: given.failedBefore,
+      unseen: this.unseen,
       onSlotFailure: (error) => {
         const { code, advice } = classify(error);
         this.keeper.tellObstacle(error, code, advice);
@@ -218,6 +217,7 @@ export class Session {
     });
     if (!polled) return undefined;
     // All of it is written: the stage would have failed otherwise.
+    this.unseen = this.carried?.unseen ?? [];
     this.carried = undefined;
     return await handOver(this.store, client, polled.made, { before: undefined, polled: polled.beyond });
   }

@@ -71,4 +71,40 @@ describe('a commit that the log has and nobody can see yet', () => {
       await scene.close();
     }
   });
+
+  test(
+    'P4 P5 its event was delivered by a stream that is gone: polling does not send it again',
+    { timeout: 180_000 },
+    async () => {
+      const scene = await CaptureScene.open({ serverUrl: server.url });
+      const writer = new Client({ connectionString: scene.database.url });
+      const awaitStandby = async (names: string): Promise<void> => {
+        await scene.sql(`alter system set synchronous_standby_names = '${names}'`);
+        await scene.sql('select pg_reload_conf()');
+      };
+      try {
+        await writer.connect();
+        const relay = await scene.streaming();
+        await awaitStandby('nobody');
+        const inserting = writer.query(`select outbox_emit('order', 'key', 'Placed', '{"n": 1}')`);
+        await until(() => relay.numbers.length === 1, { what: 'the stream to bring it' });
+        assert.equal(await scene.count('outbox'), 0, 'nobody sees its row');
+        const from = relay.logLines.length;
+        await scene.dropSlot();
+        // The stage that ends waits for the row as long as for an answer of the broker.
+        await relay.logged(/mode: polling/, 90_000, from);
+        await awaitStandby('');
+        await inserting;
+        await scene.untilEmpty();
+        await relay.logged(/mode: streaming/, 60_000, from);
+        await scene.insert(1, 2);
+        await scene.untilEmpty();
+        assert.deepEqual(relay.numbers, [1, 2]);
+      } finally {
+        await awaitStandby('');
+        await writer.end();
+        await scene.close();
+      }
+    },
+  );
 });

@@ -60,6 +60,8 @@ export interface Written {
   readonly snapshot: Snapshot;
 }
 
+/** What was settled before never comes again; it just may not be sent. */
+export const BEYOND_EVERYTHING = 2n ** 64n;
 /** A list of so many runs is written each time. */
 const SMALL_RUNS = 2_000;
 const EVENTS_PER_RUN = 10;
