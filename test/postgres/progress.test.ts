@@ -40,17 +40,24 @@ describe('the progress row and its slot', () => {
     await store.write(scene.client, writeAt(durableLsn), 'complete', slotCreatedLsn);
   });
 
-  test('P1 P8 a SLOT_NAME that belongs to another outbox ends the start, and changes nothing', async () => {
-    await streamed();
-    await scene.sql('create table outbox2 (like outbox including all)');
-    const row = await scene.sql('select * from outbox_relay_progress');
-    const relay = scene.relayProcess({ env: { OUTBOX_TABLE: 'outbox2' } });
-    assert.equal((await relay.exit).code, 78, relay.output);
-    assert.match(relay.output, /slot-of-other-table/);
-    assert.match(relay.output, /belongs to the outbox public\.outbox, and this relay is for public\.outbox2/);
-    assert.deepEqual(await scene.sql('select * from outbox_relay_progress'), row);
-    assert.ok(await scene.slot());
-  });
+  test(
+    'P1 P8 a SLOT_NAME that belongs to another outbox ends the start, and changes nothing',
+    { timeout: 60_000 },
+    async () => {
+      await streamed();
+      await scene.sql('create table outbox2 (like outbox including all)');
+      const row = await scene.sql('select * from outbox_relay_progress');
+      const relay = scene.relayProcess({ env: { OUTBOX_TABLE: 'outbox2' } });
+      assert.equal((await relay.exit).code, 78, relay.output);
+      assert.match(relay.output, /slot-of-other-table/);
+      assert.match(
+        relay.output,
+        /belongs to the outbox public\.outbox, and this relay is for public\.outbox2/,
+      );
+      assert.deepEqual(await scene.sql('select * from outbox_relay_progress'), row);
+      assert.ok(await scene.slot());
+    },
+  );
 
   test('P1 P5 a slot whose log was removed by hand, which the catalog does not know, is given up', async () => {
     const store = await streamed();
