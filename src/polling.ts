@@ -113,7 +113,7 @@ class Polling {
   }
 
   private written({ settled, retried }: Write): void {
-    this.writtenMs = performance.now();
+    if (settled.length > 0) this.writtenMs = performance.now();
     this.source.removed([...settled.map(({ event }) => event), ...retried]);
     if (!this.remembered) return;
     for (const { event } of settled) this.remembered.push({ seq: event.seq, xid: event.xid });

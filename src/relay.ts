@@ -61,12 +61,14 @@ export class Relay {
   private readonly leadership: Leadership;
   private lease: Lease | undefined;
   private stage: Stage | undefined;
+  /** Since when no stream has brought what the log holds. */
   private streamGoneMs: number | undefined = performance.now();
   private carried: CarriedProgress | undefined;
   private readonly failures = new StreamFailures();
   private readonly broker: Broker;
   private endSession: () => void = () => undefined;
   private ready = false;
+  private first = true;
   /** It has waited for the lead: what it fails at then is an outage that another relay met first, not its own setting. */
   private stoodBy = false;
   private unanswered = 0;
@@ -81,7 +83,7 @@ export class Relay {
       oldestUnsettledCommitMs: this.stage?.options.settlement.oldest?.committedAtMs,
       inFlightEvents: this.stage?.pipeline.window.events ?? 0,
       inFlightBytes: this.stage?.pipeline.window.bytes ?? 0,
-      streamGoneMs: this.streamGoneMs,
+      streamGoneMs: this.readStreamGoneMs(),
       leading: this.stage !== undefined,
     }));
     this.broker = new Broker({
@@ -209,8 +211,10 @@ export class Relay {
       carried: this.carried,
       failures: this.failures,
       onStage: (stage) => this.onStage(stage),
+      first: this.first,
       onConnected: () => {
         this.ready = true;
+        this.first = false;
       },
     });
     const end = await session.run();
@@ -223,14 +227,20 @@ export class Relay {
 
   private onStage(stage: Stage | undefined): void {
     this.stage = stage;
-    if (stage?.options.phase === 'complete') this.streamGoneMs = undefined;
-    else this.streamGoneMs ??= performance.now();
+    if (stage?.options.phase !== 'complete') this.streamGoneMs ??= performance.now();
     if (!stage) return;
     // Also tells the change log that the trouble is over: the next one must not pass for a repetition.
     this.observer.changes.report('session', 'delivering', {
       level: this.backoff.attempts > 0 ? 'info' : 'debug',
       message: 'connected to PostgreSQL, delivering',
     });
+  }
+
+  /** A stream that has just begun says nothing: the server may decode for a while what was written without one. */
+  private readStreamGoneMs(): number | undefined {
+    const { phase, settlement } = this.stage?.options ?? {};
+    if (phase === 'complete' && settlement?.isAbreast) this.streamGoneMs = undefined;
+    return this.streamGoneMs;
   }
 
   /** What would be delivered again if the process ended now; the next session may take care of it. */

@@ -15,6 +15,7 @@ import { terminateHolder } from './pipeline/capture/streaming/slot.ts';
 import type { StreamFailures } from './pipeline/capture/unreadable.ts';
 import type { Publisher } from './pipeline/publish/publisher.ts';
 import type { Address } from './pipeline/envelope/router.ts';
+import { assertSameCleanup } from './pipeline/settle/cleanup-change.ts';
 import { ProgressStore, type Progress } from './pipeline/settle/progress.ts';
 import type { Identity } from './pipeline/settle/settled-runs.ts';
 import { BEYOND_EVERYTHING, Settlement } from './pipeline/settle/settlement.ts';
@@ -37,6 +38,8 @@ export interface SessionOptions {
   readonly mayStart: () => boolean;
   /** SIGTERM: stop reading, wait for what is with the broker, write, acknowledge, leave. */
   readonly stop: AbortSignal;
+  /** No session of this process has got as far as `onConnected`. */
+  readonly first: boolean;
   /** From a session of this process that ended by an error. */
   readonly carried: CarriedProgress | undefined;
   readonly failures: StreamFailures;
@@ -121,6 +124,7 @@ export class Session {
       await lookAtTable(client, this.options.config, observer.changes);
     const { table, config, lack } = await guard.beside(look);
     await this.store.claim(client);
+    if (this.options.first) await guard.beside(async () => await assertSameCleanup(client, config, table));
     publisher.lead?.(await readInstallation(client, config.slotName));
     this.timeline = await readTimeline(client);
     if (lack) this.goByPlace(config);

@@ -5,7 +5,6 @@ import { aborted } from './lifecycle/wait.ts';
 import type { ChangeLog } from './observe/log.ts';
 import { checkTable, unnumbered } from './pipeline/capture/preflight.ts';
 import type { OutboxTable } from './postgres/outbox-table.ts';
-import { assertSameCleanup } from './pipeline/settle/cleanup-change.ts';
 import { planUndeliveredIndex } from './postgres/undelivered-index.ts';
 
 export interface TableLook {
@@ -21,10 +20,7 @@ export async function lookAtTable(client: Client, config: Config, changes: Chang
   const table = await checkTable(client, config);
   await tellMissingIndex(client, { config, table, changes });
   const lack = unnumbered(config, table);
-  if (!lack) {
-    await assertSameCleanup(client, config, table);
-    return { table, config, lack };
-  }
+  if (!lack) return { table, config, lack };
   changes.report('order', 'by-transaction', {
     level: 'warn',
     message: `${lack.message}: its rows are polled, in the order in which their transactions first wrote something; one that is deleted before it was polled is never delivered`,

@@ -42,6 +42,8 @@ export class Monitor {
   private hasCreatedAt = false;
   /** Somebody noticed it, and the progress row says so. */
   private deletedAtOnce = false;
+  /** The last look of a standby. */
+  private stoodByMs = Number.NEGATIVE_INFINITY;
 
   constructor(config: Config, observer: Observer, facts: () => PipelineFacts) {
     this.config = config;
@@ -85,12 +87,13 @@ export class Monitor {
     });
   }
 
-  /** On a standby the stream is another's. */
+  /** While another relay led, the stream was its own. */
   private streamGoneMs(at: (monotonicMs: number) => number): number | undefined {
     const { streamGoneMs } = this.facts();
-    const deletedAtOnce = this.config.deletedAtOnce ?? this.deletedAtOnce;
-    if (streamGoneMs === undefined || !deletedAtOnce || this.observer.mode === 'standby') return undefined;
-    return at(streamGoneMs);
+    const { deletedAtOnce = this.deletedAtOnce, source } = this.config;
+    if (streamGoneMs === undefined || !deletedAtOnce || source === 'polling') return undefined;
+    if (this.observer.mode === 'standby') return undefined;
+    return at(Math.max(streamGoneMs, this.stoodByMs));
   }
 
   private oldestSinceMs(at: (monotonicMs: number) => number): number | undefined {
@@ -132,6 +135,7 @@ export class Monitor {
     const row = rows[0] ?? {};
     const answeredMs = performance.now();
     this.lastAnswerMs = answeredMs;
+    if (this.observer.mode === 'standby') this.stoodByMs = answeredMs;
     this.observer.clock.observe(Number(row['now_ms']), sentMs, answeredMs);
     const { metrics } = this.observer;
     metrics.lagBytes.set(Math.max(0, Number(row['lag_bytes'] ?? 0)));

@@ -10,7 +10,7 @@ import { until } from '../support/until.ts';
 import { Arena } from './random/arena.ts';
 import type { BrokerRound } from './random/brokers.ts';
 import { check, complaints, type Findings, type Record, type Truth } from './random/checker.ts';
-import { make } from './random/faults.ts';
+import { make, mayHaveStruck } from './random/faults.ts';
 import { MAIN, Replica } from './random/fleet.ts';
 import { createJournal, drained, readParked, readTruth } from './random/journal.ts';
 import { DRAIN_TIMEOUT_MS, duplicatesAllowed, MAX_RSS_BYTES, retainedAllowed } from './random/limits.ts';
@@ -51,7 +51,7 @@ export interface SoakMinute {
 }
 
 interface Made {
-  readonly kind: FaultKind;
+  readonly struck: readonly FaultKind[];
   readonly notMade: string | undefined;
   readonly healedMs: number;
 }
@@ -235,9 +235,10 @@ class Soak {
       databaseUrl: database.url,
       slotName: database.name,
     };
-    const { making } = await make(stage, fault, async () => await sleep(fault.forMs));
+    const failed = await make(stage, fault, async () => await sleep(fault.forMs));
     await arena.heal();
-    return { kind: fault.kind, notMade: making, healedMs: Date.now() };
+    const struck = mayHaveStruck(failed) ? [fault.kind] : [];
+    return { struck, notMade: failed.making, healedMs: Date.now() };
   }
 
   /** A leader that polls holds other connections than one that streams. */
@@ -254,7 +255,7 @@ class Soak {
 
   /** The minute's own journal against the minute's own part of the log: nothing of it is open any more. */
   private async judge(
-    { kind, notMade, healedMs }: Made,
+    { struck, healedMs }: Made,
     seen: Pick<Record, 'samples' | 'waiting' | 'drainedMs'>,
   ): Promise<Pick<SoakMinute, 'findings' | 'broken' | 'lateDuplicates'>> {
     const { database } = this.parts;
@@ -265,7 +266,7 @@ class Soak {
     const read = await this.log.read();
     const delivered = read.filter(({ id }) => !this.earlier.has(id));
     const lateDuplicates = read.length - delivered.length;
-    const maxDuplicates = duplicatesAllowed(notMade === undefined ? [kind] : [], WINDOW_EVENTS);
+    const maxDuplicates = duplicatesAllowed(struck, WINDOW_EVENTS);
     const limits = {
       maxDuplicates,
       maxRssBytes: MAX_RSS_BYTES,

@@ -42,7 +42,8 @@ describe('CLEANUP is changed', () => {
         const refused = here.relayProcess({ env: { CLEANUP: now } });
         assert.equal((await refused.exit).code, 78, refused.output);
         assert.match(refused.output, /cleanup-changed/);
-        const [, remedy = ''] = /first run: ((?:[^;]*;)+)/.exec(refused.stderr.at(-1) ?? '') ?? [];
+        const [, remedy = ''] =
+          /is delivered: (.*?;(?: update .*?;)?)/.exec(refused.stderr.at(-1) ?? '') ?? [];
         await here.client.query(remedy.replaceAll('\\"', '"'));
         const relay = here.relay(undefined, { CLEANUP: now });
         await here.insert(1, 3);
@@ -57,6 +58,26 @@ describe('CLEANUP is changed', () => {
         assert.deepEqual(relay.numbers, [3]);
       },
     );
+
+  test(
+    'P1 another outbox with the SLOT_NAME of one that had none: nobody is told to delete its rows',
+    { timeout: 60_000 },
+    async () => {
+      const here = await delivered('none');
+      await here.sql('create table outbox2 (like outbox including all)');
+      await here.sql(`insert into outbox2 select * from outbox`);
+      const refused = here.relayProcess({ env: { OUTBOX_TABLE: 'outbox2', CLEANUP: 'delete' } });
+      assert.equal((await refused.exit).code, 78, refused.output);
+      assert.match(refused.output, /slot-of-other-table/);
+      assert.doesNotMatch(refused.output, /delete from/);
+    },
+  );
+
+  test('P4 marked since: what none had settled is not asked about again', { timeout: 60_000 }, async () => {
+    const here = await delivered('none');
+    await here.sql('update outbox set delivered_at = now()');
+    await here.streaming(undefined, { CLEANUP: 'mark' });
+  });
 
   test('P4 from delete to mark, and the same as before: nothing is asked', { timeout: 60_000 }, async () => {
     scene = await CaptureScene.open();

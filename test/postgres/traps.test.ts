@@ -229,7 +229,7 @@ describe("traps of the library's transport", () => {
       oids: new Set<number>(),
       others: new Set<number>(),
       alone: true,
-      asked: new Map<number, string>(),
+      asked: new Map<string, string>(),
     };
     // While opening, when the row comes in one packet with the server's answer; else at the first read.
     const read = async (): Promise<void> => {

@@ -156,7 +156,7 @@ export class CaptureScene {
           oids: new Set(),
           others: new Set<number>(),
           alone: true,
-          asked: new Map<number, string>(),
+          asked: new Map<string, string>(),
         },
         maxEventBytes: this.config.maxEventBytes,
         walSenderTimeoutMs: 60_000,

@@ -17,8 +17,8 @@ interface Failure {
  */
 export class StreamFailures {
   private last: Failure | undefined;
-  /** By oid of a table in the stream: what a session was ended for once, to look into the catalog. */
-  readonly asked = new Map<number, string>();
+  /** About tables in the stream: what a session was ended for once, to look into the catalog. */
+  readonly asked = new Map<string, string>();
 
   /** `position`: what is settled. Whether a stream from there can never pass this error, so that it must be left. */
   neverPasses(error: unknown, position: bigint | undefined): boolean {

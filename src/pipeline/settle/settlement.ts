@@ -171,6 +171,11 @@ export class Settlement {
     return this.watermark.advance();
   }
 
+  /** Something of the stream is open, so that its own time is known; or all is settled that the log held at the beginning. */
+  get isAbreast(): boolean {
+    return this.oldest !== undefined || this.settledUpTo >= this.beforeUntil;
+  }
+
   /** Whether the rows of everything committed up to `lsn` are removed or marked. */
   hasRemovedUpTo(lsn: bigint): boolean {
     if (this.unseen.length > 0) return false;

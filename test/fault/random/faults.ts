@@ -31,6 +31,12 @@ export interface Failed {
 }
 
 const MOST_REASON = 200;
+const NO_SLOT = 'there was no slot';
+
+/** Also one that failed may have had its effect before. */
+export function mayHaveStruck({ making }: Failed): boolean {
+  return making !== NO_SLOT;
+}
 
 /** Makes a fault, and undoes it when `lasted` is over. */
 export async function make(stage: Stage, fault: PlannedFault, lasted: () => Promise<void>): Promise<Failed> {
@@ -233,7 +239,7 @@ async function assertSlot({ databaseUrl, slotName }: Stage): Promise<void> {
     databaseUrl,
     async (client) => await client.query('select from pg_replication_slots where slot_name = $1', [slotName]),
   );
-  if (rows.length === 0) throw new Error('there was no slot');
+  if (rows.length === 0) throw new Error(NO_SLOT);
 }
 
 async function dropSlot(stage: Stage): Promise<void> {

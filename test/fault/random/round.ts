@@ -7,7 +7,7 @@ import { until } from '../../support/until.ts';
 import type { Arena } from './arena.ts';
 import type { BrokerRound } from './brokers.ts';
 import { check, complaints, type Findings, type Sample } from './checker.ts';
-import { clockStepMs, make } from './faults.ts';
+import { clockStepMs, make, mayHaveStruck } from './faults.ts';
 import { MAIN, Replica } from './fleet.ts';
 import { createJournal, createOutbox, drained, readParked, readTruth } from './journal.ts';
 import { DRAIN_TIMEOUT_MS, duplicatesAllowed, MAX_RSS_BYTES, retainedAllowed } from './limits.ts';
@@ -83,7 +83,7 @@ interface Parts {
 
 class Round {
   private readonly parts: Parts;
-  private readonly made: FaultKind[] = [];
+  private readonly struck: FaultKind[] = [];
   private readonly notMade: string[] = [];
   private readonly notUndone: string[] = [];
   private replicas: Replica[] = [];
@@ -177,9 +177,10 @@ class Round {
       databaseUrl: database.url,
       slotName: database.name,
     };
-    const { making, undoing } = await make(stage, fault, lasted);
-    if (making === undefined) this.made.push(fault.kind);
-    else this.notMade.push(`${fault.kind}: ${making}`);
+    const failed = await make(stage, fault, lasted);
+    const { making, undoing } = failed;
+    if (mayHaveStruck(failed)) this.struck.push(fault.kind);
+    if (making !== undefined) this.notMade.push(`${fault.kind}: ${making}`);
     if (undoing !== undefined) this.notUndone.push(`${fault.kind}: ${undoing}`);
     this.healedMs = Date.now();
   }
@@ -211,7 +212,7 @@ class Round {
     const findings = check(
       { truth, delivered, parked, samples, healedMs: this.healedMs, ...end },
       {
-        maxDuplicates: options.maxDuplicates ?? duplicatesAllowed(this.made, windowEvents),
+        maxDuplicates: options.maxDuplicates ?? duplicatesAllowed(this.struck, windowEvents),
         maxRssBytes: MAX_RSS_BYTES,
         maxRetainedBytes: retainedAllowed(
           Number.parseInt(schedule.env['WAL_RETENTION_LIMIT_BYTES'] ?? '', 10),

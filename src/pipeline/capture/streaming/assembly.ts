@@ -22,7 +22,7 @@ export interface OutboxIdentity {
   /** The publication holds the outbox and nothing else. */
   readonly alone: boolean;
   /** By oid, what a session was ended for once, to look into the catalog; kept over sessions, written here. */
-  readonly asked: Map<number, string>;
+  readonly asked: Map<string, string>;
 }
 
 /**
@@ -84,10 +84,13 @@ export class TransactionAssembly implements PgoutputHandler {
   private isOutbox({ schema, table, oid }: Relation, complete: boolean): boolean {
     const { outbox } = this;
     if (schema === outbox.schema && table === outbox.table) return true;
-    if (outbox.oids.has(oid)) return true;
+    if (outbox.oids.has(oid)) {
+      outbox.asked.delete(`whose ${oid}`);
+      return true;
+    }
     if (!complete || outbox.others.has(oid)) return false;
     // A partition or somebody's table that came since the catalog was read: the next session knows.
-    this.askOnce(oid, 'whose', () => relationUnknown(`${schema}.${table}`));
+    this.askOnce(`whose ${oid}`, '', () => relationUnknown(`${schema}.${table}`));
     // The catalog knows it no more. It can only have been a partition, as long as nothing else is published.
     return outbox.alone;
   }
@@ -97,14 +100,16 @@ export class TransactionAssembly implements PgoutputHandler {
    * still, because these rows were written before it was added: they are parked, and it would be for ever to wait.
    */
   private checkAddress(relation: Relation, missing: readonly string[]): void {
-    if (missing.length === 0) this.outbox.asked.delete(relation.oid);
-    else this.askOnce(relation.oid, missing.join(), () => columnMissing('retry', relation, missing));
+    const question = `columns of ${relation.oid}`;
+    if (missing.length === 0) this.outbox.asked.delete(question);
+    else this.askOnce(question, missing.join(), () => columnMissing('retry', relation, missing));
   }
 
-  private askOnce(oid: number, question: string, error: () => RelayError): void {
+  /** `details`: with others it is another question. */
+  private askOnce(question: string, details: string, error: () => RelayError): void {
     const { asked } = this.outbox;
-    if (asked.get(oid) === question) return;
-    asked.set(oid, question);
+    if (asked.get(question) === details) return;
+    asked.set(question, details);
     throw error();
   }
 

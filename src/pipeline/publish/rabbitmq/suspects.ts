@@ -1,11 +1,12 @@
 import type { Message } from '../../envelope/message.ts';
-import { ROUTE_REFUSED } from '../missing-targets.ts';
+import { ROUTE_REFUSED, targetOf } from '../missing-targets.ts';
 import type { Outcome } from '../publisher.ts';
 import type { Blame } from './errors.ts';
 
 /** Successes in a row on the probe channel after which a refused exchange is trusted again. */
 const SUCCESSES_TO_TRUST = 100;
 
+const MAX_ROUTES = 10_000;
 /** They wait as for a missing destination, and close a channel each time. */
 const REFUSALS: ReadonlySet<string> = new Set(['access-refused', ROUTE_REFUSED]);
 
@@ -22,6 +23,8 @@ export class Suspects {
   /** Whether `messages` was ever used: the question is asked for every message. */
   private any = false;
   private readonly exchanges = new Map<string, number>();
+  /** That this user may not use: the next event of one would close the channel of its neighbours again. */
+  private readonly routes = new Set<string>();
   /** Outcomes to come until messages may be outstanding together again. */
   private quarantined = 0;
   private readonly everyone: boolean;
@@ -45,6 +48,7 @@ export class Suspects {
   has(message: Message): boolean {
     if (this.everyone || this.quarantined > 0) return true;
     if (this.exchanges.size > 0 && this.exchanges.has(message.destination)) return true;
+    if (this.routes.size > 0 && this.routes.has(targetOf(message, ROUTE_REFUSED))) return true;
     return this.any && this.messages.has(message);
   }
 
@@ -81,11 +85,18 @@ export class Suspects {
     if (culprit && (outcome.missingDestination !== true || REFUSALS.has(outcome.code))) {
       this.suspect(message);
     } else this.messages.delete(message);
+    this.noteRoute(message, culprit && outcome.code === ROUTE_REFUSED);
     const successes = this.exchanges.get(message.destination);
     if (successes === undefined) return;
     if (culprit) this.exchanges.set(message.destination, 0);
     else if (successes + 1 >= SUCCESSES_TO_TRUST) this.exchanges.delete(message.destination);
     else this.exchanges.set(message.destination, successes + 1);
+  }
+
+  private noteRoute(message: Message, refused: boolean): void {
+    const route = targetOf(message, ROUTE_REFUSED);
+    if (!refused) this.routes.delete(route);
+    else if (this.routes.size < MAX_ROUTES) this.routes.add(route);
   }
 
   private suspect(message: Message): void {

@@ -28,7 +28,7 @@ interface Published {
   readonly oids?: readonly number[];
   readonly others?: readonly number[];
   readonly alone?: boolean;
-  readonly asked?: Map<number, string>;
+  readonly asked?: Map<string, string>;
   readonly addressColumns?: readonly string[];
 }
 
@@ -141,7 +141,7 @@ describe('TransactionAssembly', () => {
     // The table was renamed since, and another one made in its place.
     assert.deepEqual(taken('outbox', { oids: [77], alone: false }), [1]);
     assert.deepEqual(taken('outbox_2026_01', { oids: [77, OUTBOX.oid], alone: false }), [1]);
-    const detached = { oids: [77], alone: true, asked: new Map<number, string>() };
+    const detached = { oids: [77], alone: true, asked: new Map<string, string>() };
     assert.throws(() => taken('outbox_2026_01', detached), { code: 'relation-unknown' });
     assert.deepEqual(taken('outbox_2026_01', detached), [1], 'no catalog knows it: a partition that is gone');
     const twin = { oids: [77], others: [OUTBOX.oid], alone: false };
@@ -149,7 +149,7 @@ describe('TransactionAssembly', () => {
   });
 
   it('P1 P2 what no catalog has told of yet is looked up once, by a new session', () => {
-    const asked = new Map<number, string>();
+    const asked = new Map<string, string>();
     const open = (oids: readonly number[]): Server => new Server(0n, { oids, alone: false, asked });
     const announced = relationMessage({ ...OUTBOX, table: 'outbox_2026_02' });
     assert.throws(() => open([77]).send(announced), { code: 'relation-unknown', consequence: 'retry' });
@@ -158,8 +158,18 @@ describe('TransactionAssembly', () => {
     assert.deepEqual(seqsOf(open([77]).send(announced).begin().insert(1).take()), [], 'it is gone');
   });
 
+  it('P1 P10 one that no catalog knows and that lacks a column of the address: a session for each question, then it goes on', () => {
+    const asked = new Map<string, string>();
+    const given = { oids: [77], alone: true, asked, addressColumns: ['tenant'] };
+    const announced = relationMessage({ ...OUTBOX, table: 'outbox_2026_01' });
+    const open = (): Server => new Server(0n, given).send(announced);
+    assert.throws(open, { code: 'relation-unknown' });
+    assert.throws(open, { code: 'column-missing' });
+    assert.deepEqual(seqsOf(open().send(announced).begin().insert(1).take()), [1]);
+  });
+
   it('P1 P10 a column of the address that is not there: once to a new session, which knows whether it ever comes', () => {
-    const asked = new Map<number, string>();
+    const asked = new Map<string, string>();
     const open = (): Server => new Server(0n, { addressColumns: ['tenant'], asked });
     const announced = relationMessage(OUTBOX);
     assert.throws(() => open().send(announced), { code: 'column-missing', consequence: 'retry' });

@@ -70,7 +70,7 @@ describe('A stop while the replication connection is being made', () => {
             oids: new Set<number>(),
             others: new Set<number>(),
             alone: true,
-            asked: new Map<number, string>(),
+            asked: new Map<string, string>(),
           },
           maxEventBytes: 1_048_576,
           walSenderTimeoutMs: 60_000,

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { ROUTE_REFUSED } from '../../../../../src/pipeline/publish/missing-targets.ts';
 import { DURABLE } from '../../../../../src/pipeline/publish/publisher.ts';
 import type { Outcome } from '../../../../../src/pipeline/publish/publisher.ts';
 import { Suspects } from '../../../../../src/pipeline/publish/rabbitmq/suspects.ts';
@@ -49,6 +50,18 @@ describe('suspects', () => {
     const each = message('m');
     suspects.settled(each, DURABLE);
     assert.ok(suspects.has(each) && !suspects.quarantine);
+  });
+
+  test('P10 a route that was refused: its later messages go alone until one arrives, those of other routes never', () => {
+    const suspects = new Suspects();
+    const on = (routingKey: string) => makeMessage({ destination: 'x', id: routingKey, routingKey });
+    const refused: Outcome = { ...REFUSED, code: ROUTE_REFUSED, missingDestination: true };
+    suspects.settled(on('a'), refused);
+    assert.deepEqual([suspects.has(on('a')), suspects.has(on('b'))], [true, false]);
+    suspects.settled(on('a'), UNKNOWN);
+    assert.ok(suspects.has(on('a')));
+    suspects.settled(on('a'), DURABLE);
+    assert.ok(!suspects.has(on('a')));
   });
 
   test('an exchange that refused is asked alone, and trusted again after a while', () => {
