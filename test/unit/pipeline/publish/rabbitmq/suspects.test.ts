@@ -13,6 +13,10 @@ function message(id: string, destination = 'x') {
   return makeMessage({ destination, id });
 }
 
+function on(routingKey: string) {
+  return makeMessage({ destination: 'x', id: routingKey, routingKey });
+}
+
 describe('suspects', () => {
   test('P10 all that were outstanding are suspects until each has shown what it does', () => {
     const suspects = new Suspects();
@@ -54,7 +58,6 @@ describe('suspects', () => {
 
   test('P10 a route that was refused: its later messages go alone until one arrives, those of other routes never', () => {
     const suspects = new Suspects();
-    const on = (routingKey: string) => makeMessage({ destination: 'x', id: routingKey, routingKey });
     const refused: Outcome = { ...REFUSED, code: ROUTE_REFUSED, missingDestination: true };
     suspects.settled(on('a'), refused);
     assert.deepEqual([suspects.has(on('a')), suspects.has(on('b'))], [true, false]);
