@@ -15,6 +15,17 @@ async function begin(client: Client): Promise<string> {
   return rows[0]?.xid ?? '';
 }
 
+/** From the return on commits wait, or don't: the checkpointer tells them whether there are standbys to wait for. */
+async function standbys(scene: CaptureScene, names: string): Promise<void> {
+  await scene.sql(`alter system set synchronous_standby_names = '${names}'`);
+  await scene.sql('select pg_reload_conf()');
+  await until(
+    async () => (await scene.value(`select current_setting('synchronous_standby_names')`)) === names,
+    { what: 'the setting to be read' },
+  );
+  await scene.sql('checkpoint');
+}
+
 describe('a commit that the log has and nobody can see yet', () => {
   let server: PostgresServer;
 
@@ -41,10 +52,7 @@ describe('a commit that the log has and nobody can see yet', () => {
           )) === 1,
         { what: 'the slot to wait for the transaction' },
       ));
-    const awaitStandby = async (names: string): Promise<void> => {
-      await scene.sql(`alter system set synchronous_standby_names = '${names}'`);
-      await scene.sql('select pg_reload_conf()');
-    };
+    const awaitStandby = async (names: string): Promise<void> => await standbys(scene, names);
     try {
       const [first, second, writer] = [await open(), await open(), await open()];
       const firstXid = await begin(first);
@@ -78,10 +86,7 @@ describe('a commit that the log has and nobody can see yet', () => {
     async () => {
       const scene = await CaptureScene.open({ serverUrl: server.url });
       const writer = new Client({ connectionString: scene.database.url });
-      const awaitStandby = async (names: string): Promise<void> => {
-        await scene.sql(`alter system set synchronous_standby_names = '${names}'`);
-        await scene.sql('select pg_reload_conf()');
-      };
+      const awaitStandby = async (names: string): Promise<void> => await standbys(scene, names);
       try {
         await writer.connect();
         const relay = await scene.streaming();
