@@ -65,7 +65,8 @@ export const brokerKilled =
     // RabbitMQ answers before its bindings are back.
     driver.patient = true;
     await subject.broker?.start();
-    await untilFinal(driver, messages);
+    // A RabbitMQ that starts beside other servers, and confirms one message of a key after the other.
+    await untilFinal(driver, messages, 120_000);
     assertAllDurable(driver, messages);
     await assertArrived(subject, driver, messages);
   };
