@@ -226,6 +226,8 @@ export class Relay {
   private readonly mayStart = (): boolean => this.lease?.holds(readClocks()) ?? false;
 
   private onStage(stage: Stage | undefined): void {
+    // Whether the one that ends had come so far: nobody may have asked in its life.
+    this.readStreamGoneMs();
     this.stage = stage;
     if (stage?.options.phase !== 'complete') this.streamGoneMs ??= performance.now();
     if (!stage) return;
@@ -239,7 +241,7 @@ export class Relay {
   /** A stream that has just begun says nothing: the server may decode for a while what was written without one. */
   private readStreamGoneMs(): number | undefined {
     const { phase, settlement } = this.stage?.options ?? {};
-    if (phase === 'complete' && settlement?.isAbreast) this.streamGoneMs = undefined;
+    if (phase === 'complete' && settlement?.tellsLag) this.streamGoneMs = undefined;
     return this.streamGoneMs;
   }
 

@@ -14,5 +14,3 @@ export const CERTIFICATE_CODES = [
   'ERR_TLS_CERT_ALTNAME_INVALID',
   'ERR_OSSL_X509_KEY_VALUES_MISMATCH',
 ] as const;
-
-export type CertificateCode = (typeof CERTIFICATE_CODES)[number];

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { CaptureScene, type RunningRelay } from '../support/capture.ts';
 import { until } from '../support/until.ts';
 
@@ -57,8 +58,12 @@ describe('an application that deletes its rows at once', () => {
       await arrived(relay);
       const durable = await scene.progress('durable_lsn');
       const from = relay.logLines.length;
+      // Nobody has asked for the lag so far: it must not be counted from the start of the process.
+      await sleep(4_000);
+      const droppedMs = performance.now();
       await scene.dropSlot();
       const line = await relay.logged(/halted: this needs a person/);
+      assert.ok(relay.relay.lagSeconds < (performance.now() - droppedMs) / 1_000 + 2);
       assert.match(line, /possible-loss/);
       const [, low, high] = /between ([\dA-F/]+) and ([\dA-F/]+) may be lost/.exec(line) ?? [];
       assert.equal(

@@ -60,7 +60,7 @@ export interface Written {
   readonly snapshot: Snapshot;
 }
 
-/** What was settled before never comes again; it just may not be sent. */
+/** No position reaches it: what was settled before is remembered to the end. */
 export const BEYOND_EVERYTHING = 2n ** 64n;
 /** A list of so many runs is written each time. */
 const SMALL_RUNS = 2_000;
@@ -171,8 +171,8 @@ export class Settlement {
     return this.watermark.advance();
   }
 
-  /** Something of the stream is open, so that its own time is known; or all is settled that the log held at the beginning. */
-  get isAbreast(): boolean {
+  /** Something of the stream is open, so that its own time tells; or all is settled that the log held at the beginning. */
+  get tellsLag(): boolean {
     return this.oldest !== undefined || this.settledUpTo >= this.beforeUntil;
   }
 

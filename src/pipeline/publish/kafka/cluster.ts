@@ -139,7 +139,9 @@ export class Cluster {
 
   /** Of each broker that there is no link to and whose last attempt failed: why. */
   unreachable(): string[] {
-    return [...this.nodes.values()].flatMap(({ failure }) => (failure === undefined ? [] : [failure]));
+    return [...this.nodes.values()].flatMap(({ link, failure }) =>
+      link !== undefined || failure === undefined ? [] : [failure],
+    );
   }
 
   /** Any link that is open. */
