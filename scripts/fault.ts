@@ -32,8 +32,9 @@ const FORMS = [
 
 const USAGE = `The long form of the fault tests.
 
-${RANDOM_USAGE}  npm run fault -- --broker kafka|rabbitmq --signal SIGKILL|SIGTERM [--rounds 20] [--seed 1]
-      four writers, 100 keys, 1,000 events a second, 15 % rolled back; the relay is ended at random moments
+${RANDOM_USAGE}  npm run fault -- --broker kafka|rabbitmq --signal SIGKILL|SIGTERM [--rounds 20] [--seed 1] [--life 1]
+      four writers, 100 keys, 1,000 events a second, 15 % rolled back; the relay is ended at random moments, so many
+      seconds to two more after it began to stream
   npm run fault -- --outage kafka|rabbitmq|postgres [--seconds 60] [--times 3]
       the server goes away under load and comes back (PostgreSQL: so many times, half of the commits asynchronous)
   npm run fault -- --leaders ${LEADER_FAULTS.join('|')} --broker kafka|rabbitmq [--rounds 20] [--seed 1]
@@ -64,8 +65,12 @@ interface Run {
 
 /** On average so many duplicates a kill at 1,000 events a second. */
 const AVERAGE_DUPLICATES = 5;
-/** From "streaming" on: the backlog of the start is delivered, the flow is steady. */
-const LIFE_MS: [number, number] = [1_000, 3_000];
+/**
+ * From "streaming" on: the backlog of the start is delivered, the flow is steady. A process so young is not compiled yet,
+ * and everything between broker and progress row takes longer: `--life` lets it grow warm.
+ */
+const LEAST_LIFE_S = '1';
+const LIFE_SPAN_MS = 2_000;
 
 function options() {
   return parseArgs({
@@ -74,6 +79,7 @@ function options() {
       signal: { type: 'string' },
       rounds: { type: 'string', default: '20' },
       seed: { type: 'string', default: '1' },
+      life: { type: 'string', default: LEAST_LIFE_S },
       outage: { type: 'string' },
       'wal-limit': { type: 'string' },
       rate: { type: 'string' },
@@ -142,10 +148,12 @@ function planned(given: Options): Run[] {
       })),
     );
   }
+  const { life } = given;
   return brokers.flatMap((broker) =>
     oneOf('signal', given.signal, ['SIGKILL', 'SIGTERM']).map((signal) => ({
-      name: `${broker} ${signal} ${rounds} rounds seed ${seed}`,
-      run: async () => await runInterrupted({ broker, signal, rounds, seed }),
+      name: `${broker} ${signal} ${rounds} rounds seed ${seed}${life === LEAST_LIFE_S ? '' : ` life ${life} s`}`,
+      run: async () =>
+        await runInterrupted({ broker, signal, rounds, seed, leastMs: whole('life', life) * 1_000 }),
     })),
   );
 }
@@ -195,14 +203,15 @@ async function runInterrupted(run: {
   signal: 'SIGKILL' | 'SIGTERM';
   rounds: number;
   seed: number;
+  leastMs: number;
 }): Promise<Outcome> {
-  const { broker, signal, rounds, seed } = run;
+  const { broker, signal, rounds, seed, leastMs } = run;
   const scene = await Scene.open(broker);
   try {
     const { verdict, exits } = await interruptedDelivery(scene, {
       rounds,
       signal,
-      lifeMs: LIFE_MS,
+      lifeMs: [leastMs, leastMs + LIFE_SPAN_MS],
       random: seeded(seed),
     });
     const duplicatesPerRound = verdict.duplicates / rounds;

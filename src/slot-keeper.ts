@@ -5,7 +5,7 @@ import { classify } from './errors/policy.ts';
 import { retryUntil } from './lifecycle/retry-until.ts';
 import type { Observer } from './observe/observer.ts';
 import { findStart, giveUpUnreadableSlot, makeSlot, type MadeSlot } from './pipeline/capture/handover.ts';
-import { assertNothingLost, unsendable } from './pipeline/capture/possible-loss.ts';
+import { assertNothingLost, unreadable } from './pipeline/capture/possible-loss.ts';
 import { checkStreaming, checkTable, type Preflight } from './pipeline/capture/preflight.ts';
 import type { StartDecision } from './pipeline/capture/start-decision.ts';
 import { findAbandonedSlots } from './pipeline/capture/streaming/abandoned-slots.ts';
@@ -13,7 +13,7 @@ import { examineFailover } from './pipeline/capture/streaming/failover-slot.ts';
 import { explainInvalidation } from './pipeline/capture/streaming/invalidation.ts';
 import { dropSlot, isOurs, readSlot, type LedSlot, type Slot } from './pipeline/capture/streaming/slot.ts';
 import { ReplicationStream } from './pipeline/capture/streaming/stream.ts';
-import type { StreamFailures } from './pipeline/capture/unreadable.ts';
+import { endsForEver, type StreamFailures } from './pipeline/capture/unreadable.ts';
 import type { Progress, ProgressStore } from './pipeline/settle/progress.ts';
 import { attemptEach, clientConfig, connect, disconnect } from './postgres/connect.ts';
 import { readEndOfLog } from './postgres/log-position.ts';
@@ -255,8 +255,9 @@ export class SlotKeeper {
   async giveUpUnreadable(client: Client, error: unknown, position: bigint | undefined): Promise<unknown> {
     const { failures } = this.options;
     const neverPasses = failures.neverPasses(error, position);
-    if (!this.deletedAtOnce) return await giveUpUnreadableSlot(client, this.slot, { error, neverPasses });
-    return neverPasses ? unsendable(error) : error;
+    if (!neverPasses && !endsForEver(error)) return error;
+    if (this.deletedAtOnce) return unreadable(error, neverPasses);
+    return await giveUpUnreadableSlot(client, this.slot, error);
   }
 
   /** The drain has ended when the slot itself says so: a status message may be lost with its socket. */

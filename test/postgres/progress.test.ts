@@ -1,10 +1,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
-import { giveUpUnreadableSlot } from '../../src/pipeline/capture/handover.ts';
 import { ProgressStore } from '../../src/pipeline/settle/progress.ts';
 import type { Write } from '../../src/pipeline/settle/settlement.ts';
-import { readErrorResponse } from '../../src/postgres/error-response.ts';
-import { parseLsn } from '../../src/postgres/lsn.ts';
 import { CaptureScene } from '../support/capture.ts';
 
 function writeAt(position: bigint): Write {
@@ -58,14 +55,4 @@ describe('the progress row and its slot', () => {
       assert.ok(await scene.slot());
     },
   );
-
-  test('P1 P5 a slot whose log was removed by hand, which the catalog does not know, is given up', async () => {
-    const store = await streamed();
-    const fields =
-      'SERROR\0C58P01\0Mrequested WAL segment 000000010000000000000001 has already been removed\0\0';
-    const error = readErrorResponse(Buffer.from(fields), 0, fields.length);
-    await giveUpUnreadableSlot(scene.client, store.slot, { error, neverPasses: false });
-    assert.equal(await scene.slot(), undefined);
-    assert.equal(parseLsn((await scene.progress('durable_lsn')) ?? '') > 0n, true);
-  });
 });

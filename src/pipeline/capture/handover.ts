@@ -1,7 +1,6 @@
 import { DatabaseError, type Client, type ClientConfig } from 'pg';
 import type { Config } from '../../config/config.ts';
 import { RelayError } from '../../errors/errors.ts';
-import { classify } from '../../errors/policy.ts';
 import { faultPoint } from '../../lifecycle/fault-point.ts';
 import { retryUntil } from '../../lifecycle/retry-until.ts';
 import { pause } from '../../lifecycle/wait.ts';
@@ -167,27 +166,19 @@ export async function handOver(
   return progress;
 }
 
-/** `slot-lost`: the catalog need not say so, where somebody else removed its files. */
-const ENDS_FOR_EVER: ReadonlySet<string> = new Set(['publication-missing', 'slot-lost']);
-
 /**
- * A slot that can never be read on is dropped and handed over anew: the table has every event. Before version 18
- * PostgreSQL refuses to decode what was written while the publication did not exist, also after it was made again; and
- * no version can send a row of more than 1 GiB (`neverPasses`); or the log that it needs is gone. Returns the error to end the session with.
+ * A slot that can never be read on is dropped and handed over anew: the table has every event. Returns the error to end
+ * the session with.
  */
 export async function giveUpUnreadableSlot(
   client: Client,
   slot: LedSlot,
-  { error, neverPasses }: { readonly error: unknown; readonly neverPasses: boolean },
-): Promise<unknown> {
-  if (!neverPasses && !ENDS_FOR_EVER.has(classify(error).code)) return error;
+  cause: unknown,
+): Promise<RelayError> {
   await dropSlot(client, slot);
-  const message = neverPasses
-    ? 'the server can not send what comes next in the slot'
-    : 'the slot begins where the publication did not exist, or its log is gone';
-  return new RelayError('retry', 'slot-unreadable', message, {
+  return new RelayError('retry', 'slot-unreadable', 'what comes next in the slot can never be read', {
     advice: 'The relay makes a new slot by itself and delivers from the table meanwhile.',
-    cause: error,
+    cause,
   });
 }
 

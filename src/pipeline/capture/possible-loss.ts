@@ -24,10 +24,15 @@ export function assertNothingLost(
   );
 }
 
-/** The stream stands before a row that can't be sent, and beyond it nothing can be had from anywhere. */
-export function unsendable(cause: unknown): RelayError {
-  return new RelayError('stop', 'row-unsendable', 'the server can not send what comes next in the slot', {
-    advice: `Drop the slot to pass over it. ${ACKNOWLEDGE}`,
-    cause,
-  });
+/** The stream stands before something that can't be read, and beyond it nothing can be had from anywhere. */
+export function unreadable(cause: unknown, neverPasses: boolean): RelayError {
+  if (neverPasses) {
+    return new RelayError('stop', 'row-unsendable', 'the server can not send what comes next in the slot', {
+      advice: `Drop the slot to pass over it. ${ACKNOWLEDGE}`,
+      cause,
+    });
+  }
+  const message =
+    'the slot can not be read on, and the table does not keep its rows: what was written since may be lost';
+  return new RelayError('stop', 'possible-loss', message, { advice: ACKNOWLEDGE, cause });
 }

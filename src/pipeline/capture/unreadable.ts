@@ -1,3 +1,4 @@
+import { classify } from '../../errors/policy.ts';
 import { StreamedError } from '../../postgres/error-response.ts';
 
 /** Classes of SQLSTATE that say something about what is sent; all others are about the connection, a role, a name. */
@@ -5,6 +6,16 @@ const ABOUT_THE_DATA = /^(?:22|53200|54|XX)/;
 /** A row whose text form is larger than PostgreSQL can allocate: no second attempt ends otherwise. */
 const TOO_LARGE_TO_SEND = /^(?:54000|XX000)$/;
 const ALLOCATION = /invalid memory alloc request size|string buffer exceeds|enlarge string buffer/;
+
+/**
+ * Before version 18 PostgreSQL refuses to decode what was written while the publication did not exist, also after it was
+ * made again; and where somebody removed the log by hand, the catalog need not know that the slot is lost.
+ */
+const ENDS_FOR_EVER: ReadonlySet<string> = new Set(['publication-missing', 'slot-lost']);
+
+export function endsForEver(error: unknown): boolean {
+  return ENDS_FOR_EVER.has(classify(error).code);
+}
 
 interface Failure {
   readonly position: bigint | undefined;
