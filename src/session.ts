@@ -162,7 +162,11 @@ export class Session {
     await guard
       .during(client, async () => await this.deliverStream(client, progress, start.checked))
       .catch(async (error: unknown) => {
-        throw await this.keeper.giveUpUnreadable(client, error, this.carried?.position);
+        throw await this.keeper.giveUpUnreadable(
+          client,
+          error,
+          this.carried?.position ?? progress.durableLsn,
+        );
       });
   }
 

@@ -5,7 +5,7 @@ import { classify } from './errors/policy.ts';
 import { retryUntil } from './lifecycle/retry-until.ts';
 import type { Observer } from './observe/observer.ts';
 import { findStart, giveUpUnreadableSlot, makeSlot, type MadeSlot } from './pipeline/capture/handover.ts';
-import { assertNothingLost, unreadable } from './pipeline/capture/possible-loss.ts';
+import { assertNothingLost, unreadable, unsendable } from './pipeline/capture/possible-loss.ts';
 import { checkStreaming, checkTable, type Preflight } from './pipeline/capture/preflight.ts';
 import type { StartDecision } from './pipeline/capture/start-decision.ts';
 import { findAbandonedSlots } from './pipeline/capture/streaming/abandoned-slots.ts';
@@ -251,13 +251,16 @@ export class SlotKeeper {
     );
   }
 
-  /** What to end the session with; a slot that can never be read on is given up, where the table has what it loses. */
-  async giveUpUnreadable(client: Client, error: unknown, position: bigint | undefined): Promise<unknown> {
-    const { failures } = this.options;
-    const neverPasses = failures.neverPasses(error, position);
-    if (!neverPasses && !endsForEver(error)) return error;
-    if (this.deletedAtOnce) return unreadable(error, neverPasses);
-    return await giveUpUnreadableSlot(client, this.slot, error);
+  /**
+   * What to end the session with. A slot that can't be read on is given up, where the table has what it loses.
+   * `position`: what is settled.
+   */
+  async giveUpUnreadable(client: Client, error: unknown, position: bigint): Promise<unknown> {
+    const ends = endsForEver(error);
+    if (!ends && !this.options.failures.neverPasses(error, position)) return error;
+    if (!this.deletedAtOnce) return await giveUpUnreadableSlot(client, this.slot, error);
+    if (!ends) return unsendable(error);
+    return unreadable(error, { fromLsn: position, toLsn: await readEndOfLog(client) });
   }
 
   /** The drain has ended when the slot itself says so: a status message may be lost with its socket. */

@@ -80,4 +80,27 @@ describe('every supported version of PostgreSQL', () => {
       );
     });
   }
+
+  test('P1 PostgreSQL 17: where rows are deleted at once, a publication that was missing is told as possible loss', async () => {
+    server = await startPostgres({ version: 17, settings: { fsync: 'off' } });
+    const here = (scene = await CaptureScene.open({
+      serverUrl: server.url,
+      env: { DELETED_AT_ONCE: 'yes' },
+    }));
+    await here.handOver();
+    const { publicationName, slotName } = here.config;
+    await here.sql(`drop publication ${publicationName}`);
+    await here.insert(1);
+    await here.sql(`create publication ${publicationName} for table outbox with (publish = 'insert')`);
+    const halted = here.relay();
+    const line = await halted.logged(/halted: this needs a person/);
+    assert.match(line, /possible-loss/);
+    assert.match(line, /publication .* does not exist/);
+    assert.ok(await here.slot(), 'it stays');
+    await halted.stop();
+    await here.sql(`update outbox_relay_progress set handover = 'polling' where slot_name = $1`, [slotName]);
+    const next = await here.streaming(halted.publisher);
+    await here.insert(1, 2);
+    await until(() => next.publisher.received.length === 2, { what: 'both events' });
+  });
 });

@@ -167,7 +167,7 @@ export async function handOver(
 }
 
 /**
- * A slot that can never be read on is dropped and handed over anew: the table has every event. Returns the error to end
+ * A slot that can't be read on is dropped and handed over anew: the table has every event. Returns the error to end
  * the session with.
  */
 export async function giveUpUnreadableSlot(
@@ -176,7 +176,7 @@ export async function giveUpUnreadableSlot(
   cause: unknown,
 ): Promise<RelayError> {
   await dropSlot(client, slot);
-  return new RelayError('retry', 'slot-unreadable', 'what comes next in the slot can never be read', {
+  return new RelayError('retry', 'slot-unreadable', 'what comes next in the slot can not be read', {
     advice: 'The relay makes a new slot by itself and delivers from the table meanwhile.',
     cause,
   });

@@ -6,6 +6,9 @@ import type { StartDecision } from './start-decision.ts';
 const ACKNOWLEDGE =
   "When you have dealt with it: UPDATE outbox_relay_progress SET handover = 'polling' for this slot_name; then a new slot is made.";
 
+const PUT_BACK =
+  'If what is missing can be put back (files of the log, the publication that was there), the relay goes on by itself. ';
+
 /**
  * Where the application deletes its rows at once, a new slot in the place of a lost one would pass in silence over what
  * was written between. Throws until a person has said in the progress row that the table alone counts from here.
@@ -15,24 +18,38 @@ export function assertNothingLost(
   endOfLog: bigint,
 ): void {
   if (!progress || decision.kind !== 'hand-over' || decision.reason === 'polled') return;
-  const range = `${formatLsn(progress.durableLsn)} and ${formatLsn(endOfLog)}`;
-  throw new RelayError(
-    'stop',
-    'possible-loss',
-    `the slot can not be used (${decision.reason}), and the table does not keep its rows: what was written between ${range} may be lost`,
-    { advice: ACKNOWLEDGE },
-  );
+  const message = `the slot can not be used (${decision.reason})`;
+  throw possibleLoss(message, { fromLsn: progress.durableLsn, toLsn: endOfLog }, { advice: ACKNOWLEDGE });
 }
 
-/** The stream stands before something that can't be read, and beyond it nothing can be had from anywhere. */
-export function unreadable(cause: unknown, neverPasses: boolean): RelayError {
-  if (neverPasses) {
-    return new RelayError('stop', 'row-unsendable', 'the server can not send what comes next in the slot', {
-      advice: `Drop the slot to pass over it. ${ACKNOWLEDGE}`,
-      cause,
-    });
-  }
-  const message =
-    'the slot can not be read on, and the table does not keep its rows: what was written since may be lost';
-  return new RelayError('stop', 'possible-loss', message, { advice: ACKNOWLEDGE, cause });
+/** The stream stands before a row that can't be sent, and beyond it nothing can be had from anywhere. */
+export function unsendable(cause: unknown): RelayError {
+  return new RelayError('stop', 'row-unsendable', 'the server can not send what comes next in the slot', {
+    advice: `Drop the slot to pass over it. ${ACKNOWLEDGE}`,
+    cause,
+  });
+}
+
+/** What comes next in the slot can't be read, unless a person can mend that. */
+export function unreadable(cause: unknown, range: LogRange): RelayError {
+  return possibleLoss('the slot can not be read on', range, { advice: PUT_BACK + ACKNOWLEDGE, cause });
+}
+
+interface LogRange {
+  readonly fromLsn: bigint;
+  readonly toLsn: bigint;
+}
+
+function possibleLoss(
+  message: string,
+  { fromLsn, toLsn }: LogRange,
+  rest: { readonly advice: string; readonly cause?: unknown },
+): RelayError {
+  const range = `${formatLsn(fromLsn)} and ${formatLsn(toLsn)}`;
+  return new RelayError(
+    'stop',
+    'possible-loss',
+    `${message}, and the table does not keep its rows: what was written between ${range} may be lost`,
+    rest,
+  );
 }

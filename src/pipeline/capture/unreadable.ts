@@ -13,12 +13,13 @@ const ALLOCATION = /invalid memory alloc request size|string buffer exceeds|enla
  */
 const ENDS_FOR_EVER: ReadonlySet<string> = new Set(['publication-missing', 'slot-lost']);
 
+/** Whether each further stream ends like this one, unless somebody mends what is missing. */
 export function endsForEver(error: unknown): boolean {
   return ENDS_FOR_EVER.has(classify(error).code);
 }
 
 interface Failure {
-  readonly position: bigint | undefined;
+  readonly position: bigint;
   readonly message: string;
 }
 
@@ -32,7 +33,7 @@ export class StreamFailures {
   readonly asked = new Map<string, string>();
 
   /** `position`: what is settled. Whether a stream from there can never pass this error, so that it must be left. */
-  neverPasses(error: unknown, position: bigint | undefined): boolean {
+  neverPasses(error: unknown, position: bigint): boolean {
     if (!(error instanceof StreamedError) || !ABOUT_THE_DATA.test(error.code ?? '')) return false;
     const { message, code = '' } = error;
     const again = this.last?.message === message && this.last.position === position;
