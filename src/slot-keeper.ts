@@ -5,7 +5,12 @@ import { classify } from './errors/policy.ts';
 import { retryUntil } from './lifecycle/retry-until.ts';
 import type { Observer } from './observe/observer.ts';
 import { findStart, giveUpUnreadableSlot, makeSlot, type MadeSlot } from './pipeline/capture/handover.ts';
-import { assertNothingLost, unreadable, unsendable } from './pipeline/capture/possible-loss.ts';
+import {
+  assertNothingLost,
+  publicationMissed,
+  unreadable,
+  unsendable,
+} from './pipeline/capture/possible-loss.ts';
 import { checkStreaming, checkTable, type Preflight } from './pipeline/capture/preflight.ts';
 import type { StartDecision } from './pipeline/capture/start-decision.ts';
 import { findAbandonedSlots } from './pipeline/capture/streaming/abandoned-slots.ts';
@@ -92,7 +97,11 @@ export class SlotKeeper {
     this.options.onChecked();
     if (found.slot) this.tellInvalidation(found.slot);
     await this.tellAbandoned(client);
-    if (this.deletedAtOnce) assertNothingLost(found, await readEndOfLog(client));
+    if (this.deletedAtOnce) {
+      const endOfLog = await readEndOfLog(client);
+      assertNothingLost(found, endOfLog);
+      if (checked.publicationMended) this.tellMissed(found, endOfLog);
+    }
     return { ...found, checked, failover: await this.mayFailOver(client) };
   }
 
@@ -112,6 +121,15 @@ export class SlotKeeper {
       message: 'streaming is not possible now, the table is polled instead',
       fields: { error, advice },
     });
+  }
+
+  private tellMissed(
+    { progress, decision }: Pick<StreamingStart, 'progress' | 'decision'>,
+    endOfLog: bigint,
+  ): void {
+    if (!progress || decision.kind === 'hand-over') return;
+    const error = publicationMissed({ fromLsn: progress.durableLsn, toLsn: endOfLog });
+    this.options.observer.log.error('events may have passed the publication by', { error });
   }
 
   private tellInvalidation(slot: Slot): void {

@@ -102,5 +102,29 @@ describe('every supported version of PostgreSQL', () => {
     const next = await here.streaming(halted.publisher);
     await here.insert(1, 2);
     await until(() => next.publisher.received.length === 2, { what: 'both events' });
+    assert.deepEqual(next.publisher.payloads, ['{"n": 1}', '{"n": 2}']);
+  });
+
+  test('P1 PostgreSQL 18: there, what may have passed it by is told, and the stream goes on', async () => {
+    server = await startPostgres({ version: 18, settings: { fsync: 'off' } });
+    const here = (scene = await CaptureScene.open({
+      serverUrl: server.url,
+      env: { DELETED_AT_ONCE: 'yes' },
+    }));
+    await here.handOver();
+    const from = await here.progress('durable_lsn');
+    await here.sql(`drop publication ${here.config.publicationName}`);
+    await here.sql(
+      `begin; select outbox_emit('order', 'k', 'Placed', '{"n": 1}'); delete from outbox; commit`,
+    );
+    const relay = here.relay();
+    const line = await relay.logged(/passed the publication by/);
+    assert.match(line, /possible-loss/);
+    assert.match(line, new RegExp(`between ${from} and [\\dA-F/]+ may be lost`));
+    await relay.logged(/mode: streaming/);
+    await here.insert(1, 2);
+    await until(() => relay.publisher.received.length === 1, { what: 'the event that came after' });
+    assert.deepEqual(relay.publisher.payloads, ['{"n": 2}']);
+    assert.equal(relay.logLines.filter((text) => /passed the publication by/.test(text)).length, 1);
   });
 });

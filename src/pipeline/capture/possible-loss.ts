@@ -4,10 +4,11 @@ import type { Progress } from '../settle/progress.ts';
 import type { StartDecision } from './start-decision.ts';
 
 const ACKNOWLEDGE =
-  "When you have dealt with it: UPDATE outbox_relay_progress SET handover = 'polling' for this slot_name; then a new slot is made.";
+  'What is deleted before there is a new slot is lost as well: stop the writers, deal with what was written between, then: ' +
+  "UPDATE outbox_relay_progress SET handover = 'polling' for this slot_name; then a new slot is made.";
 
 const PUT_BACK =
-  'If what is missing can be put back (files of the log, the publication that was there), the relay goes on by itself. ';
+  'Where the missing files of the log can be put back, or PUBLICATION_NAME was changed and is set back, the slot is read on. ';
 
 /**
  * Where the application deletes its rows at once, a new slot in the place of a lost one would pass in silence over what
@@ -33,6 +34,13 @@ export function unsendable(cause: unknown): RelayError {
 /** What comes next in the slot can't be read, unless a person can mend that. */
 export function unreadable(cause: unknown, range: LogRange): RelayError {
   return possibleLoss('the slot can not be read on', range, { advice: PUT_BACK + ACKNOWLEDGE, cause });
+}
+
+/** The server leaves out in silence, from version 18 on, what was written while the publication was not there. */
+export function publicationMissed(range: LogRange): RelayError {
+  return possibleLoss('the publication did not bring every insert and was mended', range, {
+    advice: 'Deal with what was written between, while the relay goes on.',
+  });
 }
 
 interface LogRange {

@@ -11,6 +11,8 @@ import { planPublication, readPrivileges, streamingRemarks } from '../../postgre
 export interface Preflight {
   readonly database: string;
   readonly walSenderTimeoutMs: number;
+  /** It was missing, or did not bring every insert, until now. */
+  readonly publicationMended: boolean;
   /** The outbox and its partitions. */
   readonly oids: ReadonlySet<number>;
   /** What else is in the publication. */
@@ -126,6 +128,7 @@ export async function checkStreaming(client: Client, config: Config, table: Outb
   return {
     database: privileges.database,
     walSenderTimeoutMs: await readWalSenderTimeoutMs(client),
+    publicationMended: plan.statement !== undefined,
     ...(await readPublished(client, config)),
     addressColumns: [outbox.columns.type, ...addressColumns(config)],
   };
