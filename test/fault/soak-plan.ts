@@ -9,6 +9,9 @@ const EARLIEST = 3 / 60;
 const LATEST = 6 / 60;
 const SHORTEST = 1 / 60;
 const LONGEST = 15 / 60;
+/** Where a destination is missing for more than five seconds, what fills half of the window by then is parked (README). */
+const LONGEST_MISSING = 4 / 60;
+const TAKES_A_DESTINATION: ReadonlySet<FaultKind> = new Set(['exchange-removed', 'binding-removed']);
 const TARGETS = 6;
 
 export interface SoakPlan {
@@ -33,7 +36,9 @@ export function planSoak({ seed, broker, minutes, minuteMs }: SoakPlan): Planned
     return {
       kind,
       atMs: Math.round(between(EARLIEST, LATEST) * minuteMs),
-      forMs: Math.round(between(SHORTEST, LONGEST) * minuteMs),
+      forMs: Math.round(
+        between(SHORTEST, TAKES_A_DESTINATION.has(kind) ? LONGEST_MISSING : LONGEST) * minuteMs,
+      ),
       target: ENDS_A_RELAY.has(kind) ? 1 : target,
       amount: random(),
     };

@@ -284,6 +284,9 @@ class Soak {
 
   private async forget(truth: readonly Truth[]): Promise<void> {
     this.earlier = new Set(truth.map(({ id }) => id));
-    await withClient(this.parts.database.url, async (client) => await client.query('truncate journal'));
+    await withClient(
+      this.parts.database.url,
+      async (client) => await client.query('truncate journal, outbox_relay_dead_letters cascade'),
+    );
   }
 }
